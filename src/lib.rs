@@ -1,0 +1,35 @@
+//! Mayfly: an ephemeral certificate authority for code signing, with its own certificate transparency log.
+//!
+//! The modules stand in layers, and each uses only the layers below it; `ARCHITECTURE.md` is the map and
+//! `tests/architecture.rs` keeps it true. A request runs through `api` → `ca` → `identity`, `x509`, `keys`, `ctlog` →
+//! `tlog` → `store`, once, forwards.
+
+// Layer 5: puts the parts together.
+pub mod commands;
+pub mod config;
+pub mod dev;
+pub mod listener;
+pub mod server;
+
+// Layer 4: wire formats.
+pub mod api;
+
+// Layer 3: what the product is for.
+pub mod ca;
+pub mod ctlog;
+
+// Layer 2: who is asking; a verifiable log of opaque entries.
+pub mod identity;
+pub mod tlog;
+
+// Layer 1: the outside world and its formats.
+pub mod fetch;
+pub mod keys;
+pub mod store;
+pub mod x509;
+
+// Layer 0: what everything is given.
+pub mod clock;
+pub mod metrics;
+pub mod random;
+pub mod reason;
