@@ -1,1 +1,4 @@
 //! (skeleton)
+
+pub mod extensions;
+pub mod request;

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+pub mod excerpt;
+
 /// What a verified token proves about its bearer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {

@@ -3,4 +3,6 @@
 pub mod chain;
 pub mod csr;
 pub mod der;
+pub mod pem;
 pub mod spki;
+mod weak_rsa;

@@ -1,0 +1,165 @@
+//! What an identity looks like inside a certificate: the subject alternative name and the Sigstore extensions.
+//!
+//! One row of [`ROWS`] per extension; the order of the rows is the order in the certificate.
+
+use crate::identity::excerpt::Excerpt;
+use crate::identity::{BuildFact, Identity, San};
+use crate::reason::Reason;
+use crate::x509::der::{self, tag};
+
+/// The arc of the Sigstore extensions, 1.3.6.1.4.1.57264.1.
+const ARC: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
+
+/// Tag of `rfc822Name` in a GeneralName (RFC 5280, section 4.2.1.6).
+const RFC822_NAME: u8 = 0x81;
+/// Tag of `uniformResourceIdentifier` in a GeneralName.
+const URI: u8 = 0x86;
+
+/// Why an identity cannot be written into a certificate.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EncodingError {
+    /// The name for the certificate is not ASCII; the name. The text is Fulcio's.
+    #[error("x509: {0} cannot be encoded as an IA5String")]
+    NotAscii(Excerpt),
+    /// The identity has no issuer. The text is Fulcio's.
+    #[error("extensions must have a non-empty issuer url")]
+    NoIssuer,
+}
+
+impl EncodingError {
+    /// The code that stands for it.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::NotAscii(_) | Self::NoIssuer => Reason::TemplateError,
+        }
+    }
+}
+
+/// A Sigstore extension. None of them is critical.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Extension {
+    /// The last arc of the OID, below 1.3.6.1.4.1.57264.1.
+    pub number: u8,
+    /// The content of `extnValue`'s OCTET STRING (RFC 5280, section 4.1).
+    pub value: Vec<u8>,
+}
+
+impl Extension {
+    /// The extension's object identifier.
+    #[must_use]
+    pub fn oid(&self) -> [u64; 9] {
+        let mut oid = [u64::from(self.number); 9];
+        for (arc, prefix) in oid.iter_mut().zip(ARC) {
+            *arc = prefix;
+        }
+        oid
+    }
+}
+
+/// Where an extension's text comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Issuer,
+    Subject,
+    Build(BuildFact),
+}
+
+impl Source {
+    /// The text; `None` or empty means that the certificate has no such extension.
+    fn value(self, identity: &Identity) -> Option<&str> {
+        match self {
+            Self::Issuer => Some(&identity.issuer),
+            Self::Subject => Some(&identity.subject),
+            Self::Build(fact) => identity.build.get(fact),
+        }
+    }
+}
+
+/// How an extension's text is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Encoding {
+    /// The octets of the text and nothing around them, which is not DER: verifiers read the old extensions so.
+    Raw,
+    /// A DER UTF8String.
+    Utf8String,
+}
+
+/// Every extension: last arc, encoding, source. Number 7 is no extension, it marks a kind of name.
+const ROWS: [(u8, Encoding, Source); 23] = {
+    use BuildFact as Fact;
+    use Encoding::{Raw, Utf8String};
+    use Source::{Build, Issuer, Subject};
+    [
+        (1, Raw, Issuer),
+        (2, Raw, Build(Fact::GithubWorkflowTrigger)),
+        (3, Raw, Build(Fact::GithubWorkflowSha)),
+        (4, Raw, Build(Fact::GithubWorkflowName)),
+        (5, Raw, Build(Fact::GithubWorkflowRepository)),
+        (6, Raw, Build(Fact::GithubWorkflowRef)),
+        (8, Utf8String, Issuer),
+        (9, Utf8String, Build(Fact::BuildSignerUri)),
+        (10, Utf8String, Build(Fact::BuildSignerDigest)),
+        (11, Utf8String, Build(Fact::RunnerEnvironment)),
+        (12, Utf8String, Build(Fact::SourceRepositoryUri)),
+        (13, Utf8String, Build(Fact::SourceRepositoryDigest)),
+        (14, Utf8String, Build(Fact::SourceRepositoryRef)),
+        (15, Utf8String, Build(Fact::SourceRepositoryIdentifier)),
+        (16, Utf8String, Build(Fact::SourceRepositoryOwnerUri)),
+        (17, Utf8String, Build(Fact::SourceRepositoryOwnerIdentifier)),
+        (18, Utf8String, Build(Fact::BuildConfigUri)),
+        (19, Utf8String, Build(Fact::BuildConfigDigest)),
+        (20, Utf8String, Build(Fact::BuildTrigger)),
+        (21, Utf8String, Build(Fact::RunInvocationUri)),
+        (
+            22,
+            Utf8String,
+            Build(Fact::SourceRepositoryVisibilityAtSigning),
+        ),
+        (23, Utf8String, Build(Fact::DeploymentEnvironment)),
+        (24, Utf8String, Subject),
+    ]
+};
+
+/// Returns the Sigstore extensions of a certificate for `identity`, in the order in which Fulcio writes them.
+///
+/// # Errors
+/// When the identity has no issuer: verifiers need one.
+pub fn encode(identity: &Identity) -> Result<Vec<Extension>, EncodingError> {
+    if identity.issuer.is_empty() {
+        return Err(EncodingError::NoIssuer);
+    }
+    Ok(ROWS
+        .iter()
+        .filter_map(|&(number, encoding, source)| {
+            let text = source
+                .value(identity)
+                .filter(|text| !text.is_empty())?
+                .as_bytes();
+            let value = match encoding {
+                Encoding::Raw => text.to_vec(),
+                Encoding::Utf8String => der::encode(tag::UTF8_STRING, &[text]),
+            };
+            Some(Extension { number, value })
+        })
+        .collect())
+}
+
+/// Returns the value of the subject alternative name extension: GeneralNames with one name, DER (RFC 5280, section
+/// 4.2.1.6).
+///
+/// # Errors
+/// When the name is not ASCII.
+pub fn subject_alternative_name(san: &San) -> Result<Vec<u8>, EncodingError> {
+    let (tag, name) = match san {
+        San::Email(address) => (RFC822_NAME, address),
+        San::Uri(uri) => (URI, uri),
+    };
+    if !name.is_ascii() {
+        return Err(EncodingError::NotAscii(Excerpt::new(name)));
+    }
+    Ok(der::encode(
+        tag::SEQUENCE,
+        &[&der::encode(tag, &[name.as_bytes()])],
+    ))
+}

@@ -1,0 +1,442 @@
+//! What a client asks for: an ID token, and a key with the proof that the client holds it.
+//!
+//! [`ProofOfPossession::check`] is the only way to a [`ProvenKey`], and so the only way a key gets into a certificate.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::identity::Identity;
+use crate::identity::excerpt::Excerpt;
+use crate::reason::Reason;
+use crate::x509::csr::{CertificateRequest, CsrError};
+use crate::x509::spki::{Hash, KeyError, KeyKind, SignatureScheme, SubjectPublicKey};
+
+/// The longest signature that is looked at, in octets. An RSA-4096 signature has 512.
+pub const MAX_SIGNATURE_BYTES: usize = 2 * 1024;
+
+/// A request for a certificate, of which nothing has been checked yet.
+#[derive(Debug)]
+pub struct SigningRequest {
+    /// Who is asking, by the word of an issuer.
+    pub token: IdToken,
+    /// The key to certify, and the proof that the client holds it.
+    pub proof: ProofOfPossession,
+}
+
+/// An unverified ID token in compact form (RFC 7519). Whoever has it can pass for its subject, so it is never shown.
+pub struct IdToken(Zeroizing<String>);
+
+impl IdToken {
+    /// Takes a token without white space around it.
+    #[must_use]
+    pub fn new(token: String) -> Self {
+        Self(Zeroizing::new(token))
+    }
+
+    /// The token, for the one who verifies it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for IdToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdToken([redacted])")
+    }
+}
+
+/// In which forms a request may carry its public key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyEncoding {
+    /// PEM alone: the second version of the interface, and gRPC.
+    Pem,
+    /// PEM or DER: the first version of the interface.
+    PemOrDer,
+}
+
+/// A client's key with the proof that the client holds its private half, not yet checked.
+///
+/// Both forms wipe what was sent in place of a key when they are dropped: it may be a private key, sent by mistake.
+pub enum ProofOfPossession {
+    /// A public key, and a signature by it over the identity's challenge.
+    Challenge {
+        /// The public key as it was sent. Empty when none was.
+        public_key: Zeroizing<Vec<u8>>,
+        /// In which forms that may be.
+        encoding: KeyEncoding,
+        /// The signature: ECDSA as DER or IEEE P1363, RSA and Ed25519 as their octets.
+        signature: Vec<u8>,
+    },
+    /// A certificate signing request (PKCS #10): a key that signs itself.
+    CertificateRequest {
+        /// The PEM text.
+        pem: Zeroizing<Vec<u8>>,
+    },
+}
+
+impl fmt::Debug for ProofOfPossession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProofOfPossession({}, [redacted])", self.label())
+    }
+}
+
+impl ProofOfPossession {
+    /// Which form it has, as metrics name it: `challenge` or `csr`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Challenge { .. } => "challenge",
+            Self::CertificateRequest { .. } => "csr",
+        }
+    }
+
+    /// Checks that the key is well formed and strong, that the client holds its private half, and that its algorithm is
+    /// permitted: in that order, which is Fulcio's.
+    ///
+    /// A certificate signing request proves that someone who holds the key made it, not that `identity` did.
+    ///
+    /// # Errors
+    /// The first of these that does not hold; always the client's fault.
+    pub fn check(
+        &self,
+        identity: &Identity,
+        permitted: &PermittedAlgorithms,
+    ) -> Result<ProvenKey, ProofError> {
+        let (key, scheme) = match self {
+            Self::Challenge {
+                public_key,
+                encoding,
+                signature,
+            } => {
+                let key = match encoding {
+                    _ if public_key.is_empty() => return Err(KeyError::Missing.into()),
+                    KeyEncoding::Pem => SubjectPublicKey::from_pem(public_key)?,
+                    KeyEncoding::PemOrDer => SubjectPublicKey::from_pem_or_der(public_key)?,
+                };
+                check_challenge(&key, identity, signature)?;
+                let scheme = key.kind().proof_scheme();
+                (key, scheme)
+            }
+            Self::CertificateRequest { pem } => CertificateRequest::from_pem(pem)?.verify()?,
+        };
+        if !permitted.permits(key.kind(), scheme) {
+            return Err(ProofError::NotPermitted {
+                kind: key.kind(),
+                scheme,
+            });
+        }
+        Ok(ProvenKey(key))
+    }
+}
+
+/// Verifies the signature of a [`ProofOfPossession::Challenge`].
+fn check_challenge(
+    key: &SubjectPublicKey,
+    identity: &Identity,
+    signature: &[u8],
+) -> Result<(), ProofError> {
+    let fault = match signature.len() {
+        0 => ChallengeFault::Missing,
+        1..=MAX_SIGNATURE_BYTES => {
+            match key.verify_proof(identity.challenge.as_bytes(), signature) {
+                Ok(()) => return Ok(()),
+                Err(_) => ChallengeFault::Signature,
+            }
+        }
+        _ => ChallengeFault::TooLong,
+    };
+    Err(ProofError::Challenge {
+        fault,
+        claim: identity.challenge_claim,
+        challenge: Excerpt::new(&identity.challenge),
+        kind: key.kind(),
+    })
+}
+
+/// A public key whose private half the requester was seen to hold.
+///
+/// Made by [`ProofOfPossession::check`] only, so a certificate cannot be built for an unproven key.
+#[derive(Clone, Debug)]
+pub struct ProvenKey(SubjectPublicKey);
+
+impl ProvenKey {
+    /// The key.
+    #[must_use]
+    pub const fn public_key(&self) -> &SubjectPublicKey {
+        &self.0
+    }
+
+    /// Gives the key away.
+    #[must_use]
+    pub fn into_public_key(self) -> SubjectPublicKey {
+        self.0
+    }
+
+    /// The kind of key as metrics name it, such as `p256`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        self.0.kind().label()
+    }
+}
+
+/// The algorithms that clients may use: what `--client-signing-algorithms` lists.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PermittedAlgorithms(Vec<(KeyKind, SignatureScheme)>);
+
+/// An algorithm list holds a name that is none. The text is Fulcio's.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("could not find matching signature algorithm for flag: {0}")]
+pub struct UnknownAlgorithm(pub String);
+
+impl PermittedAlgorithms {
+    /// What is permitted when nothing is configured: every kind of key with its own hash.
+    pub const DEFAULT: &str = "ecdsa-sha2-256-nistp256,ecdsa-sha2-384-nistp384,ecdsa-sha2-512-nistp521,\
+         rsa-sign-pkcs1-2048-sha256,rsa-sign-pkcs1-3072-sha256,rsa-sign-pkcs1-4096-sha256,ed25519";
+
+    /// Reads a list of names with commas between them.
+    ///
+    /// A name stands for a kind of key and a hash. The `pss` names therefore permit PKCS#1 v1.5 signatures, as Fulcio has
+    /// it; `ecdsa-sha2-256-nistp384` and `…-nistp521` are met by certificate signing requests alone, and `ed25519-ph` by
+    /// nothing.
+    ///
+    /// # Errors
+    /// When a name is unknown, also when it is empty.
+    pub fn parse(list: &str) -> Result<Self, UnknownAlgorithm> {
+        let mut permitted = Vec::new();
+        for name in list.split(',').map(str::trim) {
+            let row = ALGORITHM_NAMES.iter().find(|(known, _)| *known == name);
+            let (_, pair) = row.ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
+            permitted.extend(*pair);
+        }
+        Ok(Self(permitted))
+    }
+
+    /// Whether signatures by `scheme` with a key of `kind` are permitted.
+    #[must_use]
+    pub fn permits(&self, kind: KeyKind, scheme: SignatureScheme) -> bool {
+        self.0.contains(&(kind, scheme))
+    }
+}
+
+impl Default for PermittedAlgorithms {
+    /// What [`Self::DEFAULT`] says.
+    fn default() -> Self {
+        Self(KeyKind::ALL.map(|kind| (kind, kind.proof_scheme())).into())
+    }
+}
+
+/// The names that a list may hold, with what each permits.
+const ALGORITHM_NAMES: [(&str, Option<(KeyKind, SignatureScheme)>); 13] = {
+    use Hash::{Sha256, Sha384, Sha512};
+    use KeyKind::{EcdsaP256, EcdsaP384, EcdsaP521, Rsa2048, Rsa3072, Rsa4096};
+    use SignatureScheme::{Ecdsa, RsaPkcs1};
+    [
+        (
+            "rsa-sign-pkcs1-2048-sha256",
+            Some((Rsa2048, RsaPkcs1(Sha256))),
+        ),
+        (
+            "rsa-sign-pkcs1-3072-sha256",
+            Some((Rsa3072, RsaPkcs1(Sha256))),
+        ),
+        (
+            "rsa-sign-pkcs1-4096-sha256",
+            Some((Rsa4096, RsaPkcs1(Sha256))),
+        ),
+        (
+            "rsa-sign-pss-2048-sha256",
+            Some((Rsa2048, RsaPkcs1(Sha256))),
+        ),
+        (
+            "rsa-sign-pss-3072-sha256",
+            Some((Rsa3072, RsaPkcs1(Sha256))),
+        ),
+        (
+            "rsa-sign-pss-4096-sha256",
+            Some((Rsa4096, RsaPkcs1(Sha256))),
+        ),
+        ("ecdsa-sha2-256-nistp256", Some((EcdsaP256, Ecdsa(Sha256)))),
+        ("ecdsa-sha2-384-nistp384", Some((EcdsaP384, Ecdsa(Sha384)))),
+        ("ecdsa-sha2-256-nistp384", Some((EcdsaP384, Ecdsa(Sha256)))),
+        ("ecdsa-sha2-512-nistp521", Some((EcdsaP521, Ecdsa(Sha512)))),
+        ("ecdsa-sha2-256-nistp521", Some((EcdsaP521, Ecdsa(Sha256)))),
+        (
+            "ed25519",
+            Some((KeyKind::Ed25519, SignatureScheme::Ed25519)),
+        ),
+        ("ed25519-ph", None),
+    ]
+};
+
+/// Why a key was not accepted as the requester's. The client's fault, always.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProofError {
+    /// The public key is malformed, weak, or of a kind that is not certified.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The certificate signing request is malformed, its key weak, or its signature bad.
+    #[error(transparent)]
+    CertificateRequest(#[from] CsrError),
+    /// The signature over the challenge does not verify.
+    #[error(
+        "{fault} the signature must be over the token's `{claim}` claim ({challenge}) with {}",
+        ExpectedScheme(*kind)
+    )]
+    Challenge {
+        /// What is wrong with it.
+        fault: ChallengeFault,
+        /// The claim that must be signed.
+        claim: &'static str,
+        /// The claim's value.
+        challenge: Excerpt,
+        /// The kind of key, which tells how.
+        kind: KeyKind,
+    },
+    /// The proof holds, but this server's list of algorithms lacks its algorithm.
+    #[error("this server is not configured to accept {kind} keys{}", with_hash(*scheme))]
+    NotPermitted {
+        /// The kind of key.
+        kind: KeyKind,
+        /// The scheme of its signature.
+        scheme: SignatureScheme,
+    },
+}
+
+/// What is wrong with the signature over a challenge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChallengeFault {
+    /// None was sent.
+    Missing,
+    /// It is longer than [`MAX_SIGNATURE_BYTES`].
+    TooLong,
+    /// It does not verify.
+    Signature,
+}
+
+impl fmt::Display for ChallengeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("no proof of possession was sent;"),
+            Self::TooLong => {
+                write!(
+                    f,
+                    "the proof of possession is longer than {MAX_SIGNATURE_BYTES} bytes;"
+                )
+            }
+            Self::Signature => f.write_str("the proof of possession does not verify;"),
+        }
+    }
+}
+
+/// The scheme of a proof, for people: `ECDSA P-384 and SHA-384`.
+struct ExpectedScheme(KeyKind);
+
+impl fmt::Display for ExpectedScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.proof_scheme() {
+            SignatureScheme::Ecdsa(hash) => write!(f, "{} and {}", self.0, hash.name()),
+            SignatureScheme::RsaPkcs1(hash) => write!(f, "RSA PKCS#1 v1.5 and {}", hash.name()),
+            SignatureScheme::Ed25519 => f.write_str("Ed25519"),
+        }
+    }
+}
+
+fn with_hash(scheme: SignatureScheme) -> String {
+    scheme
+        .hash()
+        .map_or_else(String::new, |hash| format!(" with {}", hash.name()))
+}
+
+impl ProofError {
+    /// The code that stands for it.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Key(error) => error.reason(),
+            Self::CertificateRequest(error) => error.reason(),
+            Self::Challenge { .. } => Reason::BadProof,
+            Self::NotPermitted { .. } => Reason::AlgorithmNotPermitted,
+        }
+    }
+
+    /// The stage of Fulcio's checks at which it belongs.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::Key(error) if error.is_insecure() => Stage::KeyStrength,
+            Self::Key(_) => Stage::PublicKey,
+            Self::CertificateRequest(error) => match error {
+                CsrError::Key(error) if error.is_insecure() => Stage::KeyStrength,
+                CsrError::TooLarge
+                | CsrError::Der
+                | CsrError::Pem(_)
+                | CsrError::Label
+                | CsrError::PrivateKey
+                | CsrError::Malformed(_)
+                | CsrError::Key(_) => Stage::CertificateRequest,
+                CsrError::Signature | CsrError::Algorithm(_) => Stage::Signature,
+                CsrError::Pss(name) => Stage::UnrecognizedAlgorithm(name),
+            },
+            Self::Challenge { .. } => Stage::Signature,
+            Self::NotPermitted { kind, scheme } => Stage::AlgorithmNotPermitted {
+                kind: *kind,
+                scheme: *scheme,
+            },
+        }
+    }
+}
+
+/// A stage of Fulcio's checks of key and proof. Its `Display` is the text that Fulcio's clients know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// Reading the public key.
+    PublicKey,
+    /// Reading the certificate signing request.
+    CertificateRequest,
+    /// Whether the key is strong enough.
+    KeyStrength,
+    /// Verifying the proof, or the certificate signing request's own signature.
+    Signature,
+    /// Naming the certificate signing request's signature algorithm; its name.
+    UnrecognizedAlgorithm(&'static str),
+    /// Whether the algorithm is permitted.
+    AlgorithmNotPermitted {
+        /// The kind of key.
+        kind: KeyKind,
+        /// The scheme of its signature.
+        scheme: SignatureScheme,
+    },
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PublicKey => {
+                f.write_str("The public key supplied in the request could not be parsed")
+            }
+            Self::CertificateRequest => {
+                f.write_str("The certificate signing request could not be parsed")
+            }
+            Self::KeyStrength => f.write_str("The public key supplied in the request is insecure"),
+            Self::Signature => {
+                f.write_str("The signature supplied in the request could not be verified")
+            }
+            Self::UnrecognizedAlgorithm(name) => {
+                write!(f, "unrecognized signature algorithm: {name}")
+            }
+            Self::AlgorithmNotPermitted { kind, scheme } => {
+                let key = match kind {
+                    KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 => {
+                        "*ecdsa.PublicKey"
+                    }
+                    KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => "*rsa.PublicKey",
+                    KeyKind::Ed25519 => "ed25519.PublicKey",
+                };
+                let hash = scheme.hash().map_or("unknown hash value 0", Hash::name);
+                write!(f, "signing algorithm not permitted: {key}, {hash}")
+            }
+        }
+    }
+}
