@@ -1,3 +1,4 @@
 //! (skeleton)
 
+pub mod ct;
 pub mod request;

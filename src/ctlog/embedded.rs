@@ -30,6 +30,9 @@ use crate::x509::chain::CertificateChain;
 const LOG_JSON: &str = "log.json";
 /// The format of a log that this version writes.
 const FORMAT: u32 = 1;
+/// The maximum merge delay that the log promises, in seconds: how late an entry may appear in a checkpoint. It appears within
+/// a second; the rest is for outages.
+pub const MMD_SECONDS: u64 = 86_400;
 /// The most octets of precertificate and TBSCertificate together; ours have less than 10 KiB.
 const MAX_SUBMISSION_BYTES: usize = 512 << 10;
 

@@ -128,9 +128,13 @@ impl StoreError {
     /// Makes the error of a failed system call: [`Self::NoSpace`] where room is what was missing.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
-        |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
-            _ => Self::Io { doing, source },
+        |source| {
+            let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+            if is_full.contains(&source.kind()) {
+                Self::NoSpace
+            } else {
+                Self::Io { doing, source }
+            }
         }
     }
 }

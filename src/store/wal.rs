@@ -135,7 +135,7 @@ impl Wal {
     }
 
     /// Takes the next file into reading, or ends the reading with this one.
-    fn turn_page(&mut self) -> Result<bool, StoreError> {
+    fn turn_page(&mut self) -> Result<(), StoreError> {
         let rest = self
             .tail
             .bytes
@@ -155,7 +155,7 @@ impl Wal {
                 )));
             }
             self.state = State::Read;
-            return Ok(false);
+            return Ok(());
         };
         if rest.iter().any(|&byte| byte != 0) || next != self.next_number {
             return Err(StoreError::Damaged(format!(
@@ -164,7 +164,7 @@ impl Wal {
             )));
         }
         self.tail = Tail::read(&self.folder, &self.log_id, next)?;
-        Ok(true)
+        Ok(())
     }
 
     /// Begins the next file with the spare one.
@@ -292,22 +292,23 @@ impl Journal for Wal {
             return Err(out_of_order());
         }
         if self.tail.position + frame.len() > self.file_bytes {
-            match self.rotate() {
-                Err(StoreError::NoSpace) => return Err(StoreError::NoSpace),
-                result => result.inspect_err(|_| self.state = State::Broken)?,
-            }
+            self.rotate().inspect_err(|error| {
+                if !matches!(error, StoreError::NoSpace) {
+                    self.state = State::Broken;
+                }
+            })?;
             // Another file has another salt.
             return self.commit(number, segment);
         }
         self.write(&frame).map_err(|error| {
             self.state = State::Broken;
-            match error {
-                // Without room for a block that was filled ahead, what is on the disk is as unknown as after any error.
-                StoreError::NoSpace => StoreError::io("write the journal")(io::Error::other(
-                    "no space for a block that was written before",
-                )),
-                error => error,
+            if matches!(error, StoreError::NoSpace) {
+                // The blocks were filled ahead; a disk that has none for them leaves as much in doubt as any error.
+                return StoreError::io("write the journal")(io::Error::other(
+                    "no space for blocks that were filled before",
+                ));
             }
+            error
         })
     }
 }

@@ -37,9 +37,12 @@ pub(super) fn create(parts: &LogParts) -> Result<(), LogError> {
     parts
         .store
         .create_journal(parts.key.identity().log_id())
-        .map_err(|error| match error {
-            StoreError::Conflict(name) => LogError::Exists(name),
-            error => error.into(),
+        .map_err(|error| {
+            if let StoreError::Conflict(name) = error {
+                LogError::Exists(name)
+            } else {
+                error.into()
+            }
         })?;
     let shared = Arc::new(Shared::new(parts.clone()));
     Publisher::new(shared, Edge::default()).publish()?;

@@ -264,7 +264,7 @@ impl Edge {
                 return;
             };
             tile.extend(hash);
-            if count % TILE_WIDTH != 0 {
+            if !count.is_multiple_of(TILE_WIDTH) {
                 return;
             }
             let index = count / TILE_WIDTH - 1;

@@ -1,0 +1,217 @@
+//! Reading the embedded log over HTTP: checkpoint, tiles, issuers (C2SP static-ct-api), and what describes the log.
+//!
+//! Every file has one URL, in its canonical form; everything else is 404. Only what never changes may be cached for long.
+
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use crate::ctlog::CtLog;
+use crate::ctlog::embedded::{EmbeddedLog, MMD_SECONDS};
+use crate::store::StoreError;
+use crate::x509::chain::CertificateChain;
+
+/// A file that never changes.
+const IMMUTABLE: &str = "public, max-age=604800, immutable";
+/// A document that changes with the configuration.
+const SHORT: &str = "public, max-age=60";
+/// What the next moment may change.
+const NO_STORE: &str = "no-store";
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// The public files of one log.
+#[derive(Clone, Debug)]
+pub struct LogSite {
+    log: Arc<EmbeddedLog>,
+    description: Arc<str>,
+    roots: Arc<str>,
+}
+
+/// What a path of the log answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Page {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The value of `Content-Type`.
+    pub content_type: &'static str,
+    /// The value of `Cache-Control`.
+    pub cache_control: &'static str,
+    /// The content.
+    pub body: Vec<u8>,
+}
+
+impl Page {
+    fn found(content_type: &'static str, cache_control: &'static str, body: Vec<u8>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            cache_control,
+            body,
+        }
+    }
+
+    fn error(status: StatusCode, text: &str) -> Self {
+        Self {
+            status,
+            content_type: TEXT,
+            cache_control: NO_STORE,
+            body: format!("{text}\n").into_bytes(),
+        }
+    }
+}
+
+impl LogSite {
+    /// Serves `log`, which takes certificates of `authorities`.
+    #[must_use]
+    pub fn new(log: Arc<EmbeddedLog>, authorities: &[CertificateChain]) -> Self {
+        let roots: Vec<_> = authorities
+            .iter()
+            .map(|chain| STANDARD.encode(chain.root().der()))
+            .collect();
+        Self {
+            description: describe(&log).into(),
+            roots: json!({ "certificates": roots }).to_string().into(),
+            log,
+        }
+    }
+
+    /// Answers for `path`, which is what follows `/ct/<name>/` in the URL, as it was sent.
+    #[must_use]
+    pub fn read(&self, path: &str) -> Page {
+        let json = |text: &str| Ok(Some(Page::found(JSON, SHORT, text.as_bytes().to_vec())));
+        let page = match path {
+            "checkpoint" => return self.checkpoint(),
+            "log.v3.json" => json(&self.description),
+            "ct/v1/get-roots" => json(&self.roots),
+            _ => self.file(path),
+        };
+        match page {
+            Ok(Some(page)) => page,
+            Ok(None) => Page::error(
+                StatusCode::NOT_FOUND,
+                "not found: the log has no such file, or not yet",
+            ),
+            Err(error) => {
+                tracing::error!(
+                    error = error.to_string(),
+                    path,
+                    "a file of the log cannot be read"
+                );
+                Page::error(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the log's store cannot be read",
+                )
+            }
+        }
+    }
+
+    fn checkpoint(&self) -> Page {
+        match self.log.checkpoint() {
+            Some(checkpoint) => Page::found(TEXT, NO_STORE, checkpoint.as_bytes().to_vec()),
+            None => Page::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no checkpoint yet: the server's clock is behind the log's newest entry",
+            ),
+        }
+    }
+
+    /// A tile or an issuer.
+    fn file(&self, path: &str) -> Result<Option<Page>, StoreError> {
+        if let Some(fingerprint) = path.strip_prefix("issuer/").and_then(parse_fingerprint) {
+            let der = self.log.issuer(&fingerprint)?;
+            return Ok(der.map(|der| Page::found("application/pkix-cert", IMMUTABLE, der)));
+        }
+        let Ok(tile) = path.parse() else {
+            return Ok(None);
+        };
+        let bytes = self.log.tile(tile)?;
+        Ok(bytes.map(|bytes| Page::found("application/octet-stream", IMMUTABLE, bytes)))
+    }
+}
+
+/// Serves the log under `/ct/<name>/`.
+pub fn configure(config: &mut web::ServiceConfig, site: &LogSite) {
+    let prefix = format!("/ct/{}/", site.log.name());
+    let site = site.clone();
+    let pattern = format!("{prefix}{{path:.*}}");
+    config.service(web::resource(pattern).to(move |request: HttpRequest| {
+        let answer = answer(&site, &prefix, &request);
+        async { answer }
+    }));
+}
+
+fn answer(site: &LogSite, prefix: &str, request: &HttpRequest) -> HttpResponse {
+    let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        // As it was sent: a percent-encoded slash is not a slash, and no second spelling of a URL is served.
+        let path = request.uri().path().strip_prefix(prefix);
+        let page = site.read(path.unwrap_or_default());
+        let mut response = HttpResponse::build(page.status);
+        if page.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        response
+            .insert_header((header::CONTENT_TYPE, page.content_type))
+            .insert_header((header::CACHE_CONTROL, page.cache_control))
+            .body(page.body)
+    } else {
+        HttpResponse::MethodNotAllowed()
+            .insert_header((header::ALLOW, "GET, HEAD"))
+            .insert_header((header::CONTENT_TYPE, TEXT))
+            .insert_header((header::CACHE_CONTROL, NO_STORE))
+            .body("the log is read with GET and HEAD\n")
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        header::HeaderValue::from_static("*"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        header::HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// `log.v3.json`: what monitors and log lists want to know of the log.
+fn describe(log: &EmbeddedLog) -> String {
+    let url = log.url();
+    json!({
+        "description": log.origin(),
+        "log_id": STANDARD.encode(log.log_id()),
+        "key": STANDARD.encode(log.public_key_der()),
+        "mmd": MMD_SECONDS,
+        "submission_url": url,
+        "monitoring_url": url,
+        "log_spec": "static-ct-api",
+        "tls_only": url.starts_with("https:"),
+        "status": "active",
+        "log_software": { "name": "mayfly", "version": env!("CARGO_PKG_VERSION") },
+    })
+    .to_string()
+}
+
+/// Reads 64 lower-case hexadecimal digits.
+fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut fingerprint = [0; 32];
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    if pairs.len() != fingerprint.len() {
+        return None;
+    }
+    for (octet, [high, low]) in fingerprint.iter_mut().zip(pairs) {
+        *octet = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(fingerprint)
+}
