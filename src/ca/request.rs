@@ -122,6 +122,10 @@ impl ProofOfPossession {
             }
             Self::CertificateRequest { pem } => CertificateRequest::from_pem(pem)?.verify()?,
         };
+        // After the proof, as only a requester who holds the key is an alarm.
+        if permitted.reserves(&key) {
+            return Err(ProofError::ReservedKey);
+        }
         if !permitted.permits(key.kind(), scheme) {
             return Err(ProofError::NotPermitted {
                 kind: key.kind(),
@@ -182,9 +186,13 @@ impl ProvenKey {
     }
 }
 
-/// The algorithms that clients may use: what `--client-signing-algorithms` lists.
+/// The algorithms that clients may use: what `--client-signing-algorithms` lists. Keys of the server's own are kept from
+/// them whatever their algorithm.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PermittedAlgorithms(Vec<(KeyKind, SignatureScheme)>);
+pub struct PermittedAlgorithms {
+    pairs: Vec<(KeyKind, SignatureScheme)>,
+    reserved_keys: Vec<Vec<u8>>,
+}
 
 /// An algorithm list holds a name that is none. The text is Fulcio's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -205,26 +213,46 @@ impl PermittedAlgorithms {
     /// # Errors
     /// When a name is unknown, also when it is empty.
     pub fn parse(list: &str) -> Result<Self, UnknownAlgorithm> {
-        let mut permitted = Vec::new();
+        let mut pairs = Vec::new();
         for name in list.split(',').map(str::trim) {
             let row = ALGORITHM_NAMES.iter().find(|(known, _)| *known == name);
             let (_, pair) = row.ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
-            permitted.extend(*pair);
+            pairs.extend(*pair);
         }
-        Ok(Self(permitted))
+        Ok(Self {
+            pairs,
+            reserved_keys: Vec::new(),
+        })
     }
 
     /// Whether signatures by `scheme` with a key of `kind` are permitted.
     #[must_use]
     pub fn permits(&self, kind: KeyKind, scheme: SignatureScheme) -> bool {
-        self.0.contains(&(kind, scheme))
+        self.pairs.contains(&(kind, scheme))
+    }
+
+    /// Refuses these keys, each a DER SubjectPublicKeyInfo: those of the server's authorities and logs.
+    #[must_use]
+    pub fn reserving(mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        self.reserved_keys.extend(keys);
+        self
+    }
+
+    fn reserves(&self, key: &SubjectPublicKey) -> bool {
+        self.reserved_keys
+            .iter()
+            .any(|reserved| reserved == key.spki_der())
     }
 }
 
 impl Default for PermittedAlgorithms {
     /// What [`Self::DEFAULT`] says.
     fn default() -> Self {
-        Self(KeyKind::ALL.map(|kind| (kind, kind.proof_scheme())).into())
+        let pairs = KeyKind::ALL.map(|kind| (kind, kind.proof_scheme())).into();
+        Self {
+            pairs,
+            reserved_keys: Vec::new(),
+        }
     }
 }
 
@@ -295,6 +323,9 @@ pub enum ProofError {
         /// The kind of key, which tells how.
         kind: KeyKind,
     },
+    /// The proof holds, and the key is one of the server's own: someone else has it, so it must be replaced.
+    #[error("the key belongs to this server itself")]
+    ReservedKey,
     /// The proof holds, but this server's list of algorithms lacks its algorithm.
     #[error("this server is not configured to accept {kind} keys{}", with_hash(*scheme))]
     NotPermitted {
@@ -358,6 +389,7 @@ impl ProofError {
             Self::Key(error) => error.reason(),
             Self::CertificateRequest(error) => error.reason(),
             Self::Challenge { .. } => Reason::BadProof,
+            Self::ReservedKey => Reason::WeakKey,
             Self::NotPermitted { .. } => Reason::AlgorithmNotPermitted,
         }
     }
@@ -368,6 +400,7 @@ impl ProofError {
         match self {
             Self::Key(error) if error.is_insecure() => Stage::KeyStrength,
             Self::Key(_) => Stage::PublicKey,
+            Self::ReservedKey => Stage::KeyStrength,
             Self::CertificateRequest(error) => match error {
                 CsrError::Key(error) if error.is_insecure() => Stage::KeyStrength,
                 CsrError::TooLarge
@@ -737,13 +770,40 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_the_server_are_refused_to_those_who_hold_them() {
+        let key = TestKey::new(KeyKind::EcdsaP256);
+        let permitted = PermittedAlgorithms::default().reserving([key.spki_der().to_vec()]);
+        for proof in [
+            challenge(key.pem(), key.prove(EMAIL)),
+            request(key.csr(KeyKind::EcdsaP256.proof_scheme())),
+        ] {
+            let error = proof.check(&identity(), &permitted).unwrap_err();
+            assert!(matches!(error, ProofError::ReservedKey), "{error}");
+            assert_eq!(
+                (error.stage(), error.reason()),
+                (Stage::KeyStrength, Reason::WeakKey)
+            );
+        }
+        let pretended = challenge(key.pem(), vec![0]);
+        let error = pretended.check(&identity(), &permitted).unwrap_err();
+        assert_eq!(
+            error.reason(),
+            Reason::BadProof,
+            "no alarm for a key that is only named"
+        );
+        let other = TestKey::numbered(KeyKind::EcdsaP256, 2);
+        let proof = challenge(other.pem(), other.prove(EMAIL));
+        assert!(proof.check(&identity(), &permitted).is_ok());
+    }
+
+    #[test]
     fn lists_of_algorithms_mean_what_they_mean_in_fulcio() {
         let parsed = PermittedAlgorithms::parse(PermittedAlgorithms::DEFAULT).unwrap();
         let default = PermittedAlgorithms::default();
-        assert_eq!(parsed.0.len(), KeyKind::ALL.len());
+        assert_eq!(parsed.pairs.len(), KeyKind::ALL.len());
         assert!(
             default
-                .0
+                .pairs
                 .iter()
                 .all(|(kind, scheme)| parsed.permits(*kind, *scheme))
         );

@@ -486,6 +486,7 @@ pub(super) fn oid_text(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest::SHA512;
     use num_bigint::BigUint;
 
     use super::*;
@@ -911,18 +912,32 @@ mod tests {
         let test_key = TestKey::new(KeyKind::Ed25519);
         let key = read(&test_key);
         let good = test_key.prove(CHALLENGE);
-        // L, the order of the base point (RFC 8032, section 5.1), little endian.
-        let order = (BigUint::from(1_u8) << 252)
+        // L, the order of the base point (RFC 8032, section 5.1).
+        let order: BigUint = (BigUint::from(1_u8) << 252)
             + BigUint::parse_bytes(b"27742317777372353535851937790883648493", 10).unwrap();
-        let s: BigUint = BigUint::from_bytes_le(&good[32..]) + order;
+        let s: BigUint = BigUint::from_bytes_le(&good[32..]) + &order;
         let mut beyond = good[..32].to_vec();
         beyond.extend(s.to_bytes_le());
         beyond.resize(64, 0);
-        let mut identity = [0; 64];
-        identity[0] = 1;
+        // R is the identity, and S the challenge times the private scalar: the equation holds (section 5.1.7).
+        let degenerate = {
+            let mut scalar = digest(&SHA512, &[1; 32]).as_ref()[..32].to_vec();
+            scalar[0] &= 0xf8;
+            scalar[31] = scalar[31] & 0x3f | 0x40;
+            let mut signature = vec![0; 64];
+            signature[0] = 1;
+            let hashed = [&signature[..32], key.key_bits(), CHALLENGE.as_bytes()].concat();
+            let challenge = BigUint::from_bytes_le(digest(&SHA512, &hashed).as_ref());
+            let s: BigUint = challenge * BigUint::from_bytes_le(&scalar) % &order;
+            let s = s.to_bytes_le();
+            signature[32..32 + s.len()].copy_from_slice(&s);
+            signature
+        };
+        let lenient = key.parsed.verify_sig(CHALLENGE.as_bytes(), &degenerate);
+        assert!(lenient.is_ok(), "it is ours to refuse");
         for (what, signature) in [
             ("S + L", beyond),
-            ("R the identity, S 0", identity.to_vec()),
+            ("R the identity", degenerate),
             ("cut", good[..63].to_vec()),
             ("longer", [&good[..], &[0]].concat()),
             ("nothing", Vec::new()),
