@@ -1,1 +1,633 @@
-//! (skeleton)
+//! Our own log: a static-ct-api log inside the process.
+//!
+//! A submission is an entry of the [`tlog`](crate::tlog) below; when that says where the entry is, durably, the timestamp
+//! is signed by whoever submitted it, so that the log's one writer never waits for a signature.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use url::Url;
+
+use super::sct::{self, SignedCertificateTimestamp, TimestampedEntry};
+use super::{CtLog, Submission, SubmitError};
+use crate::clock::Clock;
+use crate::keys::{SignError, Signer};
+use crate::random::Random;
+use crate::reason::Reason;
+use crate::store::{Store, StoreError};
+use crate::tlog::checkpoint::{LogKey, TreeHead};
+use crate::tlog::tile::TilePath;
+use crate::tlog::tree::{Hash, leaf_hash};
+use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Pace, Position};
+use crate::x509::chain::CertificateChain;
+
+/// The name of the blob that says which log a store holds.
+const LOG_JSON: &str = "log.json";
+/// The format of a log that this version writes.
+const FORMAT: u32 = 1;
+/// The most octets of precertificate and TBSCertificate together; ours have less than 10 KiB.
+const MAX_SUBMISSION_BYTES: usize = 512 << 10;
+
+/// What a timestamp says besides the time. A log keeps it for its whole life.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SctExtensions {
+    /// Where the entry is, as static-ct-api requires.
+    #[default]
+    LeafIndex,
+    /// Nothing, for sigstore-python before 4.2, which refuses any extension.
+    None,
+}
+
+/// The configuration of the embedded log.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct EmbeddedLogConfig {
+    /// Its name in URLs and metrics: lower-case letters, digits and `-`, at most 63. Default: `main`.
+    pub name: Option<String>,
+    /// The first line of its checkpoints. Default: its URL without scheme and last slash. Fixed when it is created.
+    pub origin: Option<String>,
+    /// `leaf_index` (default) or `none`, for clients before sigstore-python 4.2. Fixed when it is created.
+    pub sct_extensions: SctExtensions,
+    /// A file that keeps the last published checkpoint; put it on another volume than the log, and in no backup. Default:
+    /// none.
+    pub high_water: Option<PathBuf>,
+}
+
+/// The checked configuration of the embedded log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EmbeddedLogSettings {
+    name: String,
+    origin: String,
+    url: String,
+    sct_extensions: SctExtensions,
+    high_water: Option<PathBuf>,
+}
+
+/// What is wrong with the configuration of the embedded log.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EmbeddedLogConfigError {
+    /// The name does not fit into a URL as it is.
+    #[error("name: {0:?}; give lower-case letters, digits and `-`, at most 63")]
+    Name(String),
+    /// The origin would break the checkpoint's first line, or verifiers' key names.
+    #[error(
+        "origin: {0:?}; give a name without scheme, spaces and `+`, such as ca.example.com/ct/main"
+    )]
+    Origin(String),
+    /// The public URL has no host, or is not a plain base URL.
+    #[error(
+        "public URL: {0:?}; give http(s)://HOST[:PORT][/PATH] without user, query and fragment"
+    )]
+    PublicUrl(String),
+}
+
+impl EmbeddedLogConfig {
+    /// Checks the configuration of a log of the server at `public_url`.
+    ///
+    /// # Errors
+    /// See [`EmbeddedLogConfigError`].
+    pub fn check(self, public_url: &Url) -> Result<EmbeddedLogSettings, EmbeddedLogConfigError> {
+        let name = self.name.unwrap_or_else(|| "main".to_owned());
+        let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(is_plain) {
+            return Err(EmbeddedLogConfigError::Name(name));
+        }
+        let is_base = matches!(public_url.scheme(), "http" | "https")
+            && public_url.has_host()
+            && public_url.username().is_empty()
+            && public_url.password().is_none()
+            && public_url.query().is_none()
+            && public_url.fragment().is_none();
+        let base = public_url.as_str().trim_end_matches('/');
+        let Some((_, host_and_path)) = base.split_once("://").filter(|_| is_base) else {
+            return Err(EmbeddedLogConfigError::PublicUrl(base.to_owned()));
+        };
+        let origin = self
+            .origin
+            .unwrap_or_else(|| format!("{host_and_path}/ct/{name}"));
+        let is_good = !origin.is_empty()
+            && origin.len() <= 255
+            && !origin.ends_with('/')
+            && !origin.contains("://")
+            && origin
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'+');
+        if !is_good {
+            return Err(EmbeddedLogConfigError::Origin(origin));
+        }
+        Ok(EmbeddedLogSettings {
+            url: format!("{base}/ct/{name}/"),
+            name,
+            origin,
+            sct_extensions: self.sct_extensions,
+            high_water: self.high_water,
+        })
+    }
+}
+
+impl EmbeddedLogSettings {
+    /// The first line of the log's checkpoints.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The URL under which the log is read, with a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// What an embedded log is given.
+#[derive(Clone)]
+pub struct EmbeddedLogParts {
+    /// Where it lives.
+    pub store: Arc<dyn Store>,
+    /// Its key: ECDSA P-256.
+    pub signer: Arc<dyn Signer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The source of nonces.
+    pub random: Arc<dyn Random>,
+    /// Called once, with the reason, when the process has to end; see [`LogParts::on_fatal`].
+    pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl fmt::Debug for EmbeddedLogParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedLogParts")
+            .field("store", &self.store)
+            .field("signer", &self.signer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the embedded log cannot be created or opened. The texts are for operators.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedLogError {
+    /// The log below.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A log is to be opened where there is none.
+    #[error(
+        "there is no log.json: the store is empty, was copied in part, or its creation was interrupted; a key that signed one \
+         log must never start another, so restore the right store or create a new log with a new key"
+    )]
+    NoLog,
+    /// `log.json` cannot be read.
+    #[error("log.json is malformed: {0}")]
+    Malformed(String),
+    /// `log.json` has another format number.
+    #[error("log.json has format {0}; this version knows format {FORMAT}: run a newer one")]
+    NewerVersion(u32),
+    /// The store holds another log than the configured one.
+    #[error(
+        "log.json says {field} {stored:?}, the configuration {configured:?}; it is fixed when a log is created"
+    )]
+    Differs {
+        /// What differs.
+        field: &'static str,
+        /// The store's value.
+        stored: String,
+        /// The configured value.
+        configured: String,
+    },
+}
+
+impl EmbeddedLogError {
+    /// The code that clients and metrics see.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Log(error) => error.reason(),
+            Self::Store(error) => error.reason(),
+            Self::Sign(_)
+            | Self::NoLog
+            | Self::Malformed(_)
+            | Self::NewerVersion(_)
+            | Self::Differs { .. } => Reason::CtUnavailable,
+        }
+    }
+}
+
+/// Which log a store holds. Written once, last of all, when it is created.
+#[derive(Debug, Deserialize, Serialize)]
+struct LogJson {
+    format: u32,
+    origin: String,
+    /// Hexadecimal.
+    log_id: String,
+    sct_extensions: SctExtensions,
+    #[serde(with = "time::serde::rfc3339")]
+    created: OffsetDateTime,
+}
+
+/// Our own log.
+pub struct EmbeddedLog {
+    settings: EmbeddedLogSettings,
+    key: LogKey,
+    created: OffsetDateTime,
+    store: Arc<dyn Store>,
+    log: Log,
+    /// Fingerprints of the certificates that are durably in the store.
+    stored_issuers: RwLock<HashSet<[u8; 32]>>,
+}
+
+impl EmbeddedLog {
+    /// Creates an empty log in an empty store.
+    ///
+    /// Key and store belong together for ever; make both at once, and both or neither.
+    ///
+    /// # Errors
+    /// When the store or the high-water file holds a log already, or the store or the key fails.
+    pub fn create(
+        settings: &EmbeddedLogSettings,
+        parts: &EmbeddedLogParts,
+    ) -> Result<(), EmbeddedLogError> {
+        let key = LogKey::new(&settings.origin, Arc::clone(&parts.signer))?;
+        if parts.store.get(LOG_JSON)?.is_some() {
+            return Err(LogError::Exists(LOG_JSON.to_owned()).into());
+        }
+        Log::create(&log_parts(settings, parts, key.clone()))?;
+        let created = parts.clock.now();
+        let log_json = LogJson {
+            format: FORMAT,
+            origin: settings.origin.clone(),
+            log_id: hex(key.identity().log_id()),
+            sct_extensions: settings.sct_extensions,
+            created: created.replace_nanosecond(0).unwrap_or(created),
+        };
+        let json = serde_json::to_vec_pretty(&log_json)
+            .map_err(|error| EmbeddedLogError::Malformed(error.to_string()))?;
+        parts.store.put_immutable(LOG_JSON, &json)?;
+        Ok(())
+    }
+
+    /// Opens a log that was created, verifies it, publishes a checkpoint, and starts its threads.
+    ///
+    /// # Errors
+    /// See [`EmbeddedLogError`]; a log that is not surely the right one is never continued.
+    pub fn open(
+        settings: EmbeddedLogSettings,
+        parts: &EmbeddedLogParts,
+    ) -> Result<Self, EmbeddedLogError> {
+        let key = LogKey::new(&settings.origin, Arc::clone(&parts.signer))?;
+        let json = parts.store.get(LOG_JSON)?.ok_or(EmbeddedLogError::NoLog)?;
+        let log_json: LogJson = serde_json::from_slice(&json)
+            .map_err(|error| EmbeddedLogError::Malformed(error.to_string()))?;
+        log_json.check(&settings, &key)?;
+        let log = Log::open(log_parts(&settings, parts, key.clone()))?;
+        Ok(Self {
+            settings,
+            key,
+            created: log_json.created,
+            store: Arc::clone(&parts.store),
+            log,
+            stored_issuers: RwLock::default(),
+        })
+    }
+
+    /// SHA-256 of the public key (RFC 6962, section 3.2).
+    #[must_use]
+    pub const fn log_id(&self) -> [u8; 32] {
+        *self.key.identity().log_id()
+    }
+
+    /// The first line of its checkpoints.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.settings.origin
+    }
+
+    /// The URL under which it is read, with a slash at its end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.settings.url
+    }
+
+    /// The public key, a DER `SubjectPublicKeyInfo`.
+    #[must_use]
+    pub fn public_key_der(&self) -> &[u8] {
+        self.key.identity().public_key_der()
+    }
+
+    /// When it was created; no timestamp of it is older.
+    #[must_use]
+    pub const fn created(&self) -> OffsetDateTime {
+        self.created
+    }
+
+    /// The latest checkpoint; nothing while the clock is behind after a start.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Arc<str>> {
+        self.log.checkpoint()
+    }
+
+    /// The head of the latest checkpoint.
+    #[must_use]
+    pub fn head(&self) -> Option<TreeHead> {
+        self.log.head()
+    }
+
+    /// How many entries the latest checkpoint covers.
+    #[must_use]
+    pub fn published_size(&self) -> u64 {
+        self.head().map_or(0, |head| head.size)
+    }
+
+    /// How many entries have an index.
+    #[must_use]
+    pub fn tip_size(&self) -> u64 {
+        self.log.tip_size()
+    }
+
+    /// Whether it takes entries now.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.log.is_writable()
+    }
+
+    /// The log below, for proofs.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Returns a tile; see [`Log::tile`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
+        self.log.tile(path)
+    }
+
+    /// Returns a certificate of a logged chain by its fingerprint, DER.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn issuer(&self, fingerprint: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(&issuer_name(fingerprint))
+    }
+
+    /// Stops: takes nothing more, answers what waits, publishes a last checkpoint. Blocks until then.
+    pub fn shutdown(&self) {
+        self.log.shutdown();
+    }
+
+    /// Stores the certificates of a chain, before an entry refers to them.
+    ///
+    /// An authority's chain is written at its first submission; call this at the start to keep that out of a request.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn store_issuers(&self, chain: &CertificateChain) -> Result<(), StoreError> {
+        for certificate in chain.certificates() {
+            let fingerprint = certificate.fingerprint();
+            let is_stored = self
+                .stored_issuers
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(fingerprint);
+            if !is_stored {
+                self.store
+                    .put_immutable(&issuer_name(fingerprint), certificate.der())?;
+                self.stored_issuers
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(*fingerprint);
+            }
+        }
+        Ok(())
+    }
+
+    async fn enter(
+        &self,
+        submission: Submission,
+    ) -> Result<SignedCertificateTimestamp, SubmitError> {
+        if submission.precertificate.len() + submission.tbs.len() > MAX_SUBMISSION_BYTES {
+            return Err(SubmitError::Rejected(
+                "it is larger than 512 KiB".to_owned(),
+            ));
+        }
+        self.store_issuers(&submission.chain)
+            .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
+        let submission = Arc::new(submission);
+        let entry = PrecertificateEntry {
+            submission: Arc::clone(&submission),
+            sct_extensions: self.settings.sct_extensions,
+        };
+        let position = self.log.append(Box::new(entry)).await?;
+        let extensions = self.settings.sct_extensions.bytes(position.index);
+        let message = TimestampedEntry {
+            timestamp: position.timestamp,
+            issuer_key_hash: &submission.issuer_key_hash,
+            tbs: &submission.tbs,
+            extensions: &extensions,
+        }
+        .merkle_tree_leaf();
+        let signature = self.key.signer().sign(&message).await;
+        Ok(SignedCertificateTimestamp::by_ecdsa(
+            self.log_id(),
+            position.timestamp,
+            extensions,
+            signature
+                .map_err(|_| SubmitError::Unavailable("its key does not answer".to_owned()))?,
+        ))
+    }
+}
+
+impl fmt::Debug for EmbeddedLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedLog")
+            .field("settings", &self.settings)
+            .field("tip_size", &self.tip_size())
+            .finish_non_exhaustive()
+    }
+}
+
+impl CtLog for EmbeddedLog {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn submit(
+        &self,
+        submission: Submission,
+    ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
+        self.enter(submission).boxed()
+    }
+}
+
+impl From<AppendError> for SubmitError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::QueueFull => Self::Overloaded,
+            AppendError::Timeout => Self::Timeout,
+            AppendError::NotAnEntry => Self::Rejected(error.to_string()),
+            AppendError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+        }
+    }
+}
+
+impl LogJson {
+    fn check(&self, settings: &EmbeddedLogSettings, key: &LogKey) -> Result<(), EmbeddedLogError> {
+        if self.format != FORMAT {
+            return Err(EmbeddedLogError::NewerVersion(self.format));
+        }
+        let log_id = hex(key.identity().log_id());
+        let extensions = |extensions: SctExtensions| extensions.name().to_owned();
+        for (field, stored, configured) in [
+            ("origin", self.origin.clone(), settings.origin.clone()),
+            ("log_id", self.log_id.clone(), log_id),
+            (
+                "sct_extensions",
+                extensions(self.sct_extensions),
+                extensions(settings.sct_extensions),
+            ),
+        ] {
+            if stored != configured {
+                return Err(EmbeddedLogError::Differs {
+                    field,
+                    stored,
+                    configured,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SctExtensions {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::LeafIndex => "leaf_index",
+            Self::None => "none",
+        }
+    }
+
+    fn bytes(self, index: u64) -> Vec<u8> {
+        match self {
+            Self::LeafIndex => sct::leaf_index_extensions(index),
+            Self::None => Vec::new(),
+        }
+    }
+}
+
+fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogKey) -> LogParts {
+    LogParts {
+        store: Arc::clone(&parts.store),
+        key,
+        format: Arc::new(StaticCtFormat {
+            sct_extensions: settings.sct_extensions,
+        }),
+        clock: Arc::clone(&parts.clock),
+        random: Arc::clone(&parts.random),
+        high_water: settings.high_water.clone(),
+        pace: Pace::default(),
+        on_fatal: Arc::clone(&parts.on_fatal),
+    }
+}
+
+fn issuer_name(fingerprint: &[u8; 32]) -> String {
+    format!("issuer/{}", hex(fingerprint))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A submission on its way to its index.
+struct PrecertificateEntry {
+    submission: Arc<Submission>,
+    sct_extensions: SctExtensions,
+}
+
+impl Entry for PrecertificateEntry {
+    /// A `TileLeaf` (static-ct-api, "Log Entries"): the entry, the precertificate, the chain's fingerprints.
+    fn encode(&self, position: Position) -> Vec<u8> {
+        let submission = &self.submission;
+        let mut bytes = TimestampedEntry {
+            timestamp: position.timestamp,
+            issuer_key_hash: &submission.issuer_key_hash,
+            tbs: &submission.tbs,
+            extensions: &self.sct_extensions.bytes(position.index),
+        }
+        .bytes();
+        sct::extend_u24(&mut bytes, &submission.precertificate);
+        let certificates = submission.chain.certificates();
+        let fingerprints = certificates.iter().flat_map(|it| it.fingerprint());
+        sct::extend_u16(&mut bytes, &fingerprints.copied().collect::<Vec<_>>());
+        bytes
+    }
+}
+
+/// The entries of a static-ct-api log that holds precertificates alone.
+#[derive(Debug)]
+struct StaticCtFormat {
+    sct_extensions: SctExtensions,
+}
+
+/// The parts of a `TileLeaf`.
+struct TileLeaf<'a> {
+    /// The `TimestampedEntry`.
+    entry: &'a [u8],
+    timestamp: u64,
+    extensions: &'a [u8],
+    precertificate: &'a [u8],
+    fingerprints: &'a [u8],
+    /// What follows.
+    rest: &'a [u8],
+}
+
+impl<'a> TileLeaf<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (timestamp, rest) = bytes.split_first_chunk::<8>()?;
+        let ([0, 1], rest) = rest.split_first_chunk::<2>()? else {
+            return None;
+        };
+        let (_issuer_key_hash, rest) = rest.split_first_chunk::<32>()?;
+        let (_tbs, rest) = sct::split_u24(rest)?;
+        let (extensions, behind) = sct::split_u16(rest)?;
+        let entry = bytes.get(..bytes.len() - behind.len())?;
+        let (precertificate, rest) = sct::split_u24(behind)?;
+        let (fingerprints, rest) = sct::split_u16(rest)?;
+        Some(Self {
+            entry,
+            timestamp: u64::from_be_bytes(*timestamp),
+            extensions,
+            precertificate,
+            fingerprints,
+            rest,
+        })
+    }
+}
+
+impl EntryFormat for StaticCtFormat {
+    fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let leaf = TileLeaf::read(tile)?;
+        tile.split_at_checked(tile.len() - leaf.rest.len())
+    }
+
+    fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
+        let leaf = TileLeaf::read(entry)?;
+        let is_good = leaf.rest.is_empty()
+            && leaf.timestamp == position.timestamp
+            && leaf.extensions == self.sct_extensions.bytes(position.index)
+            && !leaf.precertificate.is_empty()
+            && leaf.fingerprints.len().is_multiple_of(32);
+        is_good.then(|| leaf_hash(&[&[0, 0], leaf.entry].concat()))
+    }
+}

@@ -1,1 +1,136 @@
-//! (skeleton)
+//! What a log needs of a store, as contracts, and the stores that keep them, one file each.
+//!
+//! A store knows nothing of trees or certificates: it keeps named blobs, and one journal of numbered segments. The
+//! journal is the truth; every blob but the issuers can be made again from it.
+
+use std::fmt::Debug;
+use std::io;
+
+use crate::reason::Reason;
+
+pub mod folder;
+pub mod memory;
+mod wal;
+
+pub use folder::Folder;
+pub use memory::MemoryStore;
+
+/// The first four octets of every segment. By them a damaged journal is searched for whole segments behind the damage.
+pub const SEGMENT_MAGIC: [u8; 4] = *b"MFJ1";
+
+/// Where one log lives: blobs by name, and its journal.
+///
+/// Names are relative paths of lower-case letters, digits, `.`, `-` and `/`. Every `put` is durable when it returns:
+/// neither a crash nor a power cut undoes it, and no reader ever sees a part of it.
+pub trait Store: Debug + Send + Sync {
+    /// Returns a blob, or nothing where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Writes a blob that never changes. Writing the same bytes again is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name holds other bytes, which are left as they are.
+    fn put_immutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Writes or replaces a blob.
+    ///
+    /// # Errors
+    /// When the store cannot be written; the old blob or the new one is there then, whole.
+    fn put_mutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Begins the journal of a new log. No segment is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when there is a journal.
+    fn create_journal(&self, log_id: &[u8; 32]) -> Result<(), StoreError>;
+
+    /// Opens the journal for reading from segment `from` on; after reading and [`Journal::settle`] it takes more.
+    ///
+    /// # Errors
+    /// When there is no journal of that log, or it has no segment `from` and does not end right before it.
+    fn open_journal(&self, log_id: &[u8; 32], from: u64) -> Result<Box<dyn Journal>, StoreError>;
+}
+
+/// The segments of one log, numbered from 0 without a gap.
+///
+/// The order of calls is: [`Self::next`] until it returns nothing, [`Self::settle`] once, [`Self::commit`] for ever.
+/// For one number a journal keeps one segment, for good: two writers can never both succeed with it.
+pub trait Journal: Debug + Send {
+    /// Reads the next segment with its number.
+    ///
+    /// A last segment whose commit was cut off is passed over silently, for nobody was told of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where a segment is unreadable and was not the last: it may have been promised.
+    fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
+
+    /// Makes what was read durable, and discards what a cut-off commit left behind.
+    ///
+    /// What was read may so far have been in a cache only; nothing may be built on it before this returns.
+    ///
+    /// # Errors
+    /// When the store cannot be written; the journal takes nothing then.
+    fn settle(&mut self) -> Result<(), StoreError>;
+
+    /// Writes `segment` under `number`, the one after the last. When this returns it is durable.
+    ///
+    /// # Errors
+    /// After [`StoreError::NoSpace`] nothing was written, and the call may be repeated with this number and any segment.
+    /// After every other error the segment may or may not be in the journal: the process has to end, so that the next one
+    /// finds out.
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError>;
+}
+
+/// Why a store did not do what it was asked for. The texts are for operators.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room; nothing was written.
+    #[error("there is no space left; free some, the log goes on by itself")]
+    NoSpace,
+    /// A name that never changes holds other bytes.
+    #[error(
+        "{0} exists with other content, although it never changes; the store is damaged or two logs share it"
+    )]
+    Conflict(String),
+    /// Another process has the store.
+    #[error("another process has opened this log; a log has one writer: stop the other one first")]
+    Locked,
+    /// The file system does not keep the promises that a log needs.
+    #[error("{0}")]
+    Unsuitable(String),
+    /// What is stored is not what was written.
+    #[error("the log is damaged: {0}; restore nothing over it, and look at the disk")]
+    Damaged(String),
+    /// The store was written by a version that knows more.
+    #[error("{0} was written by a newer version; run that version")]
+    NewerVersion(String),
+    /// The system refused.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was tried, such as `sync journal/0000000000000000.wal`.
+        doing: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// The code that clients and metrics see.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        Reason::StoreUnavailable
+    }
+
+    /// Makes the error of a failed system call: [`Self::NoSpace`] where room is what was missing.
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io { doing, source },
+        }
+    }
+}

@@ -1,1 +1,555 @@
-//! (skeleton)
+//! A verifiable log of opaque entries: an append-only Merkle tree in tiles, whose head is published as a checkpoint.
+//!
+//! The journal is the log: an entry has its index from the moment its segment is durable, and only then is anybody told.
+//! Tiles, checkpoints and everything else are derived from the journal, later, and always come out the same.
+//!
+//! [`Log::append`] hands an entry to the sequencer, a thread that writes segments; the publisher, another, follows it with
+//! tiles and checkpoints. Readers see what was published, never more.
+
+use std::fmt;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::keys::SignError;
+use crate::random::Random;
+use crate::reason::Reason;
+use crate::store::{Store, StoreError};
+
+pub mod checkpoint;
+pub mod journal;
+mod publisher;
+mod recovery;
+mod sequencer;
+pub mod tile;
+pub mod tree;
+
+use checkpoint::{CheckpointError, LogKey};
+use journal::SegmentError;
+use publisher::{PublishError, View};
+use sequencer::{Pending, Sequencer};
+use tile::{TileKind, TilePath};
+use tree::{Hash, Nodes};
+
+/// How many entries may wait for the sequencer.
+const QUEUE_LENGTH: usize = 4096;
+/// How long one entry waits for its index.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many entries may be in the journal and not yet published.
+const MAX_UNPUBLISHED: u64 = 10_000;
+/// How far the clock may be behind the newest timestamp of the log, in milliseconds.
+const MAX_CLOCK_BEHIND_MILLIS: u64 = 5_000;
+
+/// Where an entry is in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Position {
+    /// Its index, from 0.
+    pub index: u64,
+    /// The time of its sequencing, milliseconds since 1970.
+    pub timestamp: u64,
+}
+
+/// An entry that has no place yet.
+pub trait Entry: Send {
+    /// The entry in the form of data tiles, for the place that it got.
+    fn encode(&self, position: Position) -> Vec<u8>;
+}
+
+/// What one kind of log knows of its entries.
+pub trait EntryFormat: Debug + Send + Sync {
+    /// Cuts the first entry off the content of a data tile; nothing when there is no whole one.
+    fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])>;
+
+    /// The hash of the leaf of `entry`; nothing when that is not exactly one well-formed entry for `position`.
+    fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash>;
+}
+
+/// What a log is made of.
+#[derive(Clone)]
+pub struct LogParts {
+    /// Where it lives.
+    pub store: Arc<dyn Store>,
+    /// Its name and key.
+    pub key: LogKey,
+    /// What its entries are.
+    pub format: Arc<dyn EntryFormat>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The source of nonces.
+    pub random: Arc<dyn Random>,
+    /// A file outside the store that keeps the last published checkpoint, so that a store that went back in time is
+    /// noticed.
+    pub high_water: Option<PathBuf>,
+    /// How often it publishes.
+    pub pace: Pace,
+    /// Called once, with the reason, when the log cannot go on and the process has to end: what is on the disk is not
+    /// known any more.
+    pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Debug for LogParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogParts")
+            .field("store", &self.store)
+            .field("origin", &self.key.identity().origin())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How often checkpoints are published.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The shortest time between two checkpoints of a growing log.
+    pub on_growth: Duration,
+    /// The time between two checkpoints of a log that does not grow.
+    pub heartbeat: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            on_growth: Duration::from_millis(200),
+            heartbeat: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a log cannot be created or opened. The texts are for operators.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// There is something where a log is to be created.
+    #[error("there is a log already: {0}")]
+    Exists(String),
+    /// The store holds no log, or half of one.
+    #[error(
+        "{0} is missing: the folder is empty, was copied in part, or its creation was interrupted"
+    )]
+    Missing(&'static str),
+    /// A stored checkpoint does not verify.
+    #[error("{name}: {source}")]
+    Checkpoint {
+        /// Which one.
+        name: String,
+        /// Why.
+        source: CheckpointError,
+    },
+    /// The journal holds a segment that is not the next one of this log.
+    #[error(
+        "the log is damaged: segment {number} of the journal: {source}; restore nothing over it, and look at the disk"
+    )]
+    Segment {
+        /// Its number.
+        number: u64,
+        /// Why.
+        source: SegmentError,
+    },
+    /// The tiles do not fit the journal.
+    #[error(
+        "the log is damaged: its tiles do not fit segment {0} of its journal; with the process stopped, remove `state.json` \
+         and the folder `tile`: they are made again from the journal"
+    )]
+    Tiles(u64),
+    /// What was published is not the beginning of what is stored.
+    #[error(
+        "{name} is of another tree: its {size} entries are not the first ones of the journal; keep the store as it is, and \
+         start a new log with a new key"
+    )]
+    OtherTree {
+        /// What remembers it.
+        name: String,
+        /// The published size.
+        size: u64,
+    },
+    /// The store is older than what was published.
+    #[error(
+        "the log went back in time: {name} says {published} entries, the journal holds {found} that fit; a restored copy of a \
+         log must never go on: start a new log with a new key"
+    )]
+    RolledBack {
+        /// What remembers more.
+        name: String,
+        /// The published size.
+        published: u64,
+        /// The size of the journal.
+        found: u64,
+    },
+}
+
+impl From<PublishError> for LogError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Store(error) => error.into(),
+            PublishError::Sign(error) => error.into(),
+            PublishError::RootDiffers => {
+                StoreError::Damaged("two computations of its tree disagree".to_owned()).into()
+            }
+        }
+    }
+}
+
+impl LogError {
+    /// The code that clients and metrics see.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Store(error) => error.reason(),
+            Self::Sign(_)
+            | Self::Exists(_)
+            | Self::Missing(_)
+            | Self::Checkpoint { .. }
+            | Self::Segment { .. }
+            | Self::Tiles(_)
+            | Self::OtherTree { .. }
+            | Self::RolledBack { .. } => Reason::CtUnavailable,
+        }
+    }
+}
+
+/// Why an entry got no index. It may still get one when the error is [`AppendError::Timeout`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AppendError {
+    /// As many entries wait as may.
+    #[error("the log's queue is full")]
+    QueueFull,
+    /// There was no answer in time.
+    #[error("the log did not answer in time")]
+    Timeout,
+    /// The entry is too large, or not of the form that the log takes.
+    #[error("the entry is malformed, or larger than {} KiB", journal::MAX_ENTRY_BYTES >> 10)]
+    NotAnEntry,
+    /// The log cannot write.
+    #[error("the log cannot write: {0}")]
+    Unavailable(&'static str),
+}
+
+impl AppendError {
+    /// The code that clients and metrics see.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::QueueFull => Reason::Overloaded,
+            Self::Timeout | Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::NotAnEntry => Reason::CtRejected,
+        }
+    }
+}
+
+/// A running log. It stops when it is dropped; [`Self::shutdown`] says so.
+pub struct Log {
+    shared: Arc<Shared>,
+    queue: RwLock<Option<mpsc::Sender<Pending>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads and the readers share.
+struct Shared {
+    parts: LogParts,
+    /// What readers see; nothing before the first checkpoint of this process.
+    view: ArcSwapOption<View>,
+    tip_size: AtomicU64,
+    /// The newest timestamp in the journal or in a checkpoint.
+    newest_timestamp: AtomicU64,
+    /// Set once; nothing is written after it.
+    has_failed: AtomicBool,
+    is_closed: AtomicBool,
+    /// Whether publication has failed for too long.
+    is_stalled: AtomicBool,
+}
+
+impl Log {
+    /// Creates an empty log, with its first checkpoint.
+    ///
+    /// # Errors
+    /// When the store or the high-water file holds a log, or the store or the key fails.
+    pub fn create(parts: &LogParts) -> Result<(), LogError> {
+        recovery::create(parts)
+    }
+
+    /// Opens the log, verifies what its journal holds, publishes a checkpoint of it, and starts its threads.
+    ///
+    /// While the clock is behind the log's newest timestamp, nothing is published and [`Self::checkpoint`] is empty.
+    ///
+    /// # Errors
+    /// See [`LogError`]; a log that may have been damaged or taken back in time is never continued.
+    pub fn open(parts: LogParts) -> Result<Self, LogError> {
+        let shared = Arc::new(Shared::new(parts));
+        let recovered = recovery::recover(&shared)?;
+        let mut publisher = recovered.publisher;
+        publisher.publish()?;
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+        let (committed, follow) = std::sync::mpsc::channel();
+        let sequencer = Sequencer::new(
+            Arc::clone(&shared),
+            recovered.journal,
+            recovered.tip,
+            committed,
+        );
+        let threads = vec![
+            shared.spawn("sequencer", move || sequencer.run(receiver))?,
+            shared.spawn("publisher", move || publisher.run(&follow))?,
+        ];
+        Ok(Self {
+            shared,
+            queue: RwLock::new(Some(sender)),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Gives an entry its place. When this returns one, the entry is durable there.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub async fn append(&self, entry: Box<dyn Entry>) -> Result<Position, AppendError> {
+        self.shared.check_writable()?;
+        let (done, answer) = oneshot::channel();
+        {
+            let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+            let queue = queue.as_ref().ok_or(SHUTTING_DOWN)?;
+            queue
+                .try_send(Pending { entry, done })
+                .map_err(|error| match error {
+                    mpsc::error::TrySendError::Full(_) => AppendError::QueueFull,
+                    mpsc::error::TrySendError::Closed(_) => FAILED,
+                })?;
+        }
+        match tokio::time::timeout(APPEND_TIMEOUT, answer).await {
+            Err(_) => Err(AppendError::Timeout),
+            // The sequencer went away without an answer.
+            Ok(Err(_)) => Err(FAILED),
+            Ok(Ok(answer)) => answer,
+        }
+    }
+
+    /// The latest checkpoint; nothing while the clock is behind after a start.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Arc<str>> {
+        let view = self.shared.view.load();
+        view.as_ref().map(|view| Arc::clone(&view.checkpoint))
+    }
+
+    /// The head of the latest checkpoint.
+    #[must_use]
+    pub fn head(&self) -> Option<checkpoint::TreeHead> {
+        self.shared.view.load().as_ref().map(|view| view.head)
+    }
+
+    /// How many entries are in the journal.
+    #[must_use]
+    pub fn tip_size(&self) -> u64 {
+        self.shared.tip_size.load(Ordering::Acquire)
+    }
+
+    /// Whether the log takes entries now.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().is_some_and(|queue| !queue.is_closed())
+            && self.shared.check_writable().is_ok()
+    }
+
+    /// Returns a tile as far as its entries are published; nothing for one that has not that many.
+    ///
+    /// # Errors
+    /// When the store fails or has lost a published tile.
+    pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
+        let view = self.shared.view.load();
+        match view.as_ref() {
+            Some(view) => view.tile(path, &self.shared.parts),
+            None => Ok(None),
+        }
+    }
+
+    /// The hashes that show that the entry at `index` is in the published tree of `size` entries; nothing when it is not,
+    /// or `size` is not published.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Option<Vec<Hash>>, StoreError> {
+        if index >= size || !self.has_published(size) {
+            return Ok(None);
+        }
+        tree::inclusion_proof(self, index, size).map(Some)
+    }
+
+    /// The hashes that show that the tree of `second` entries extends that of `first`; nothing when `first` is larger, or
+    /// `second` is not published.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn consistency_proof(
+        &self,
+        first: u64,
+        second: u64,
+    ) -> Result<Option<Vec<Hash>>, StoreError> {
+        if first > second || !self.has_published(second) {
+            return Ok(None);
+        }
+        tree::consistency_proof(self, first, second).map(Some)
+    }
+
+    fn has_published(&self, size: u64) -> bool {
+        self.head().is_some_and(|head| size <= head.size)
+    }
+
+    /// Stops: takes nothing more, answers what waits, publishes a last checkpoint, ends the threads. Blocks until then.
+    pub fn shutdown(&self) {
+        let queue = self
+            .queue
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(queue);
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // The end of a thread by a panic was reported as fatal by its watch.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("parts", &self.shared.parts)
+            .field("tip_size", &self.tip_size())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Nodes for Log {
+    type Error = StoreError;
+
+    fn node(&self, level: u32, index: u64) -> Result<Hash, StoreError> {
+        // A tile level is eight levels of the tree; the node is the root over a part of one tile.
+        let within = level % 8;
+        let first = index << within;
+        let missing = || StoreError::Damaged(format!("node {index} of level {level} is missing"));
+        let tile_level = u8::try_from(level / 8).map_err(|_| missing())?;
+        let (tile_index, start) = (first / tile::TILE_WIDTH, first % tile::TILE_WIDTH);
+        let end = start + (1 << within);
+        let path = TilePath::of_width(TileKind::Hashes(tile_level), tile_index, end);
+        let bytes = self.tile(path)?.ok_or_else(missing)?;
+        let skipped = tile::cut_hashes(&bytes, start).ok_or_else(missing)?.len();
+        Ok(tile::perfect_root(bytes.get(skipped..).unwrap_or_default()))
+    }
+}
+
+const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down");
+const FAILED: AppendError = AppendError::Unavailable("its store failed");
+const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
+const CLOCK_BEHIND: AppendError =
+    AppendError::Unavailable("the clock is behind the log's newest entry");
+const STALLED: AppendError = AppendError::Unavailable("its checkpoints cannot be published");
+
+impl Shared {
+    fn new(parts: LogParts) -> Self {
+        Self {
+            parts,
+            view: ArcSwapOption::empty(),
+            tip_size: AtomicU64::new(0),
+            newest_timestamp: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
+        }
+    }
+
+    /// Says that the log cannot go on. Only the first call counts.
+    fn fail(&self, why: &str) {
+        if !self.has_failed.swap(true, Ordering::AcqRel) {
+            (self.parts.on_fatal)(why);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// The time for a new segment or checkpoint: the clock's, or nothing while it is behind the newest timestamp.
+    fn now(&self) -> Option<u64> {
+        let now = self.parts.clock.now_millis();
+        let newest = self.newest_timestamp.load(Ordering::Acquire);
+        (newest <= now.saturating_add(MAX_CLOCK_BEHIND_MILLIS)).then_some(now)
+    }
+
+    fn advance_newest(&self, timestamp: u64) {
+        self.newest_timestamp.fetch_max(timestamp, Ordering::AcqRel);
+    }
+
+    fn check_writable(&self) -> Result<(), AppendError> {
+        let published = self.view.load().as_ref().map_or(0, |view| view.head.size);
+        let unpublished = self
+            .tip_size
+            .load(Ordering::Acquire)
+            .saturating_sub(published);
+        if self.has_failed() {
+            Err(FAILED)
+        } else if self.is_closed.load(Ordering::Acquire) {
+            Err(CLOSED)
+        } else if self.now().is_none() {
+            Err(CLOCK_BEHIND)
+        } else if self.is_stalled.load(Ordering::Acquire) || unpublished > MAX_UNPUBLISHED {
+            Err(STALLED)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Starts a thread whose end by a panic is fatal.
+    fn spawn(
+        self: &Arc<Self>,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, StoreError> {
+        let watch = Watch {
+            shared: Arc::clone(self),
+            name,
+        };
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let watch = watch;
+                body();
+                drop(watch);
+            })
+            .map_err(|source| StoreError::Io {
+                doing: format!("start the thread {name}"),
+                source,
+            })
+    }
+}
+
+/// Reports a thread that panics: a log without it looks alive and is not.
+struct Watch {
+    shared: Arc<Shared>,
+    name: &'static str,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared
+                .fail(&format!("the thread {} of the log panicked", self.name));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A store in a folder of a local disk.
+//!
+//! Blobs are files, written beside their place, synced, and renamed into it. The folder is locked for the life of the
+//! process, so it has one writer.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::wal::{FILE_BYTES, Wal};
+use super::{Journal, Store, StoreError};
+use crate::random::Random;
+
+/// Where the journal's files are.
+const JOURNAL: &str = "journal";
+/// Where blobs are written before they are renamed into their place.
+const TEMPORARY: &str = "tmp";
+
+/// What a folder may be besides a local disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FolderOptions {
+    /// Whether it may vanish with the machine or container (tmpfs, overlay). Right only where the log's key lies in the
+    /// same folder: a log whose key outlives its tree would start a second tree.
+    pub allow_volatile: bool,
+    /// Whether it may be on a network file system or on FUSE, whose locks and syncs may promise more than they keep.
+    pub allow_network: bool,
+}
+
+/// A folder that holds one log, locked.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    /// The open folder; the lock lasts as long as this.
+    lock: Arc<File>,
+    random: Arc<dyn Random>,
+    /// Subfolders that are known to exist durably.
+    known: Mutex<HashSet<PathBuf>>,
+    temporary_names: AtomicU64,
+    wal_bytes: usize,
+}
+
+impl Folder {
+    /// Locks an existing folder.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has it, [`StoreError::Unsuitable`] for a file system that `options` do
+    /// not allow.
+    pub fn open(
+        root: impl Into<PathBuf>,
+        options: FolderOptions,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, StoreError> {
+        let root = root.into();
+        let lock = File::open(&root).map_err(StoreError::io(format!("open {}", root.display())))?;
+        check_file_system(&lock, options)?;
+        // The folder itself, not a file in it: whoever tidies up could delete a lock file under a running process.
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            if error == rustix::io::Errno::WOULDBLOCK {
+                StoreError::Locked
+            } else {
+                StoreError::io(format!("lock {}", root.display()))(error.into())
+            }
+        })?;
+        let folder = Self {
+            root,
+            lock: Arc::new(lock),
+            random,
+            known: Mutex::default(),
+            temporary_names: AtomicU64::new(0),
+            wal_bytes: FILE_BYTES,
+        };
+        let temporary = folder.root.join(TEMPORARY);
+        match fs::remove_dir_all(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove tmp")(error));
+            }
+            _ => {}
+        }
+        folder.make_folder(&temporary)?;
+        Ok(folder)
+    }
+
+    /// Makes a folder, which must not exist yet, and locks it.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when it exists or cannot be made.
+    pub fn create(
+        root: impl Into<PathBuf>,
+        options: FolderOptions,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, StoreError> {
+        let root = root.into();
+        fs::create_dir(&root).map_err(StoreError::io(format!("make {}", root.display())))?;
+        if let Some(parent) = root.parent() {
+            sync_folder(parent)?;
+        }
+        Self::open(root, options, random)
+    }
+
+    /// Makes the journal's files this large, so that a test fills several.
+    #[cfg(test)]
+    pub(crate) const fn with_wal_bytes(mut self, bytes: usize) -> Self {
+        self.wal_bytes = bytes;
+        self
+    }
+
+    /// The path of a blob.
+    fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let is_plain = !name.is_empty()
+            && name.split('/').all(|part| {
+                !part.is_empty()
+                    && !part.starts_with('.')
+                    && part
+                        .bytes()
+                        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+            });
+        if is_plain {
+            Ok(self.root.join(name))
+        } else {
+            Err(StoreError::io(format!("use the name {name:?}"))(
+                io::ErrorKind::InvalidInput.into(),
+            ))
+        }
+    }
+
+    /// Makes a folder and those above it, durably, down from the root.
+    fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
+        if path == self.root || self.lock_known().contains(path) {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(&self.root);
+        self.make_folder(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io(format!("make {}", path.display()))(error));
+            }
+            _ => sync_folder(parent)?,
+        }
+        self.lock_known().insert(path.to_owned());
+        Ok(())
+    }
+
+    fn lock_known(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        if let Some(parent) = path.parent() {
+            self.make_folder(parent)?;
+        }
+        let number = self.temporary_names.fetch_add(1, Ordering::Relaxed);
+        replace(
+            &path,
+            &self.root.join(TEMPORARY).join(number.to_string()),
+            bytes,
+        )
+    }
+}
+
+impl Store for Folder {
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match fs::read(self.path(name)?) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io(format!("read {name}"))(error)),
+        }
+    }
+
+    fn put_immutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let Some(existing) = self.get(name)? else {
+            return self.put(name, bytes);
+        };
+        if existing != bytes {
+            return Err(StoreError::Conflict(name.to_owned()));
+        }
+        // A process that was killed may have left the file in the cache alone.
+        let path = self.path(name)?;
+        File::open(&path)
+            .and_then(|file| file.sync_all())
+            .map_err(StoreError::io(format!("sync {name}")))?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    fn put_mutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.put(name, bytes)
+    }
+
+    fn create_journal(&self, log_id: &[u8; 32]) -> Result<(), StoreError> {
+        let folder = self.root.join(JOURNAL);
+        self.make_folder(&folder)?;
+        Wal::create(&folder, log_id, self.wal_bytes, &*self.random)
+    }
+
+    fn open_journal(&self, log_id: &[u8; 32], from: u64) -> Result<Box<dyn Journal>, StoreError> {
+        let wal = Wal::open(
+            self.root.join(JOURNAL),
+            *log_id,
+            from,
+            self.wal_bytes,
+            Arc::clone(&self.random),
+            Arc::clone(&self.lock),
+        )?;
+        Ok(Box::new(wal))
+    }
+}
+
+/// Writes a file durably: the old content or the new one is there, whole, whenever the machine stops.
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    replace(path, Path::new(&temporary), bytes)
+}
+
+fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let doing = |what: &str| StoreError::io(format!("{what} {}", path.display()));
+    let mut file = File::create(temporary).map_err(doing("write"))?;
+    let written = file
+        .write_all(bytes)
+        .map_err(doing("write"))
+        .and_then(|()| file.sync_all().map_err(doing("sync")))
+        .and_then(|()| fs::rename(temporary, path).map_err(doing("rename")));
+    if written.is_err() {
+        // A failed write must not keep what room there is; the error is already on its way.
+        let _ = fs::remove_file(temporary);
+    }
+    written?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    // `Path::parent` of a bare name is empty and means here.
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(StoreError::io(format!("sync {}", path.display())))
+}
+
+#[cfg(target_os = "linux")]
+fn check_file_system(folder: &File, options: FolderOptions) -> Result<(), StoreError> {
+    // Magic numbers of statfs(2).
+    const NETWORK: [(u32, &str); 6] = [
+        (0x6969, "NFS"),
+        (0x517b, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0xfe53_4d42, "SMB2"),
+        (0x0102_1997, "9p"),
+        (0x6573_5546, "FUSE"),
+    ];
+    const VOLATILE: [(u32, &str); 3] = [
+        (0x0102_1994, "tmpfs"),
+        (0x8584_58f6, "ramfs"),
+        (0x794c_7630, "overlay, a container's own layer"),
+    ];
+    let status = rustix::fs::fstatfs(folder)
+        .map_err(|error| StoreError::io("look at the file system")(error.into()))?;
+    // The type of `f_type` differs between architectures; the magic numbers have 32 bits.
+    let magic = u32::try_from(status.f_type & 0xffff_ffff).unwrap_or(0);
+    let named = |table: &[(u32, &'static str)]| {
+        table
+            .iter()
+            .find(|(number, _)| *number == magic)
+            .map(|(_, name)| *name)
+    };
+    if let Some(name) = named(&NETWORK).filter(|_| !options.allow_network) {
+        return Err(StoreError::Unsuitable(format!(
+            "the folder is on {name}, where a lock and a sync may not hold; use a local disk"
+        )));
+    }
+    if let Some(name) = named(&VOLATILE).filter(|_| !options.allow_volatile) {
+        return Err(StoreError::Unsuitable(format!(
+            "the folder is on {name}, which does not last as long as the log's key; use a disk"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the same signature as where there is something to check"
+)]
+const fn check_file_system(_: &File, _: FolderOptions) -> Result<(), StoreError> {
+    Ok(())
+}

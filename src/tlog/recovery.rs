@@ -1,0 +1,234 @@
+//! Creating a log, and finding it again after whatever happened.
+//!
+//! Everything that is read is verified. What does not fit stops the start: a log that went on after damage, or from an
+//! older copy, would sign two different trees.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::checkpoint::{LogIdentity, TreeHead};
+use super::journal::{Segment, SegmentError, Tip};
+use super::publisher::{CHECKPOINT, Publisher, STATE, State};
+use super::tile::Edge;
+use super::tree::Hash;
+use super::{LogError, LogParts, Shared};
+use crate::store::{Journal, StoreError};
+
+/// A log as it was found: verified, durable, nothing published yet.
+pub(super) struct Recovered {
+    pub(super) journal: Box<dyn Journal>,
+    pub(super) tip: Tip,
+    pub(super) publisher: Publisher,
+}
+
+/// See [`super::Log::create`].
+pub(super) fn create(parts: &LogParts) -> Result<(), LogError> {
+    if parts.store.get(CHECKPOINT)?.is_some() {
+        return Err(LogError::Exists(CHECKPOINT.to_owned()));
+    }
+    if let Some(path) = parts.high_water.as_deref().filter(|path| path.exists()) {
+        return Err(LogError::Exists(format!(
+            "the high-water file {} remembers it; a key that signed one tree must never start another: use a new key \
+             and another file",
+            path.display()
+        )));
+    }
+    parts
+        .store
+        .create_journal(parts.key.identity().log_id())
+        .map_err(|error| match error {
+            StoreError::Conflict(name) => LogError::Exists(name),
+            error => error.into(),
+        })?;
+    let shared = Arc::new(Shared::new(parts.clone()));
+    Publisher::new(shared, Edge::default()).publish()?;
+    Ok(())
+}
+
+/// Reads and verifies the log, and makes what it found durable.
+pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
+    let parts = &shared.parts;
+    let (published, mut marks) = read_marks(parts)?;
+    let state = read_state(parts)?;
+
+    let identity = parts.key.identity();
+    let mut journal = parts
+        .store
+        .open_journal(identity.log_id(), state.folded_segment)?;
+    let mut segment = next_segment(&mut *journal, identity)?;
+    let (mut tip, edge) = match &segment {
+        Some(first) if state.folded_segment > 0 => start_in_the_middle(parts, first)?,
+        _ => (Tip::empty(), Edge::default()),
+    };
+    marks.pass_below(&tip, parts)?;
+    let mut publisher = Publisher::new(Arc::clone(shared), edge);
+    while let Some(current) = segment {
+        let wrong = |source| LogError::Segment {
+            number: current.number,
+            source,
+        };
+        let leaves = current.leaf_hashes(&*parts.format).map_err(wrong)?;
+        tip = tip.extend(&current, &leaves).map_err(wrong)?;
+        marks.pass(&tip)?;
+        publisher.apply(&current, *tip.root())?;
+        // What is published is durable for certain, so its tiles need not wait in memory.
+        if tip.size() <= published.size {
+            publisher.write_tiles()?;
+        }
+        segment = next_segment(&mut *journal, identity)?;
+    }
+    marks.finish(&tip, state)?;
+    journal.settle()?;
+
+    shared.advance_newest(tip.timestamp);
+    shared.advance_newest(marks.newest_timestamp);
+    shared.tip_size.store(tip.size(), Ordering::Release);
+    shared.is_closed.store(tip.is_closed, Ordering::Release);
+    Ok(Recovered {
+        journal,
+        tip,
+        publisher,
+    })
+}
+
+/// Reads a segment that the log's key signed.
+fn next_segment(
+    journal: &mut dyn Journal,
+    identity: &LogIdentity,
+) -> Result<Option<Segment>, LogError> {
+    let Some((number, bytes)) = journal.next()? else {
+        return Ok(None);
+    };
+    let read = || -> Result<Segment, SegmentError> {
+        let segment = Segment::decode(&bytes)?;
+        segment.verify_signature(identity)?;
+        Ok(segment)
+    };
+    read()
+        .map(Some)
+        .map_err(|source| LogError::Segment { number, source })
+}
+
+/// The tree before a segment that is not the first, from the tiles.
+fn start_in_the_middle(parts: &LogParts, first: &Segment) -> Result<(Tip, Edge), LogError> {
+    let tiles = |_| LogError::Tiles(first.number);
+    let edge = Edge::load(&*parts.store, &*parts.format, first.first_index).map_err(tiles)?;
+    let tip = Tip::before(first, edge.range()).map_err(|_| LogError::Tiles(first.number))?;
+    Ok((tip, edge))
+}
+
+/// Reads the pointer into the journal; one that cannot be read means the journal's beginning.
+fn read_state(parts: &LogParts) -> Result<State, LogError> {
+    let json = parts.store.get(STATE)?;
+    Ok(json
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .unwrap_or_default())
+}
+
+/// What was published and must be found again, each with the name of what remembers it.
+struct Marks {
+    waiting: Vec<(String, TreeHead)>,
+    newest_timestamp: u64,
+}
+
+/// Reads the stored checkpoint and, where there is one, the high-water mark.
+fn read_marks(parts: &LogParts) -> Result<(TreeHead, Marks), LogError> {
+    let verify = |name: &str, note: &[u8]| {
+        parts
+            .key
+            .identity()
+            .verify(note)
+            .map_err(|source| LogError::Checkpoint {
+                name: name.to_owned(),
+                source,
+            })
+    };
+    let note = parts.store.get(CHECKPOINT)?;
+    let published = verify(
+        "the stored checkpoint",
+        &note.ok_or(LogError::Missing(CHECKPOINT))?,
+    )?;
+    let mut waiting = vec![("the stored checkpoint".to_owned(), published)];
+    if let Some(path) = &parts.high_water {
+        let name = format!("the high-water file {}", path.display());
+        match std::fs::read(path) {
+            Ok(note) => waiting.push((name.clone(), verify(&name, &note)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => tracing::warn!(
+                "{name} is missing and begins anew; whether the log was taken back in time cannot be told this once"
+            ),
+            Err(error) => return Err(StoreError::io(format!("read {name}"))(error).into()),
+        }
+    }
+    let newest_timestamp = waiting
+        .iter()
+        .map(|(_, head)| head.timestamp)
+        .max()
+        .unwrap_or(0);
+    Ok((
+        published,
+        Marks {
+            waiting,
+            newest_timestamp,
+        },
+    ))
+}
+
+impl Marks {
+    /// Checks the marks that lie below the tree with which reading begins, by the tiles.
+    fn pass_below(&mut self, tip: &Tip, parts: &LogParts) -> Result<(), LogError> {
+        for (name, head) in &self.waiting {
+            if head.size < tip.size() {
+                let edge = Edge::load(&*parts.store, &*parts.format, head.size)?;
+                compare(name, head, &edge.root())?;
+            }
+        }
+        self.waiting.retain(|(_, head)| head.size >= tip.size());
+        self.pass(tip)
+    }
+
+    /// Checks the marks that `tip` reaches. Checkpoints cover whole segments.
+    fn pass(&mut self, tip: &Tip) -> Result<(), LogError> {
+        for (name, head) in &self.waiting {
+            if head.size == tip.size() {
+                compare(name, head, tip.root())?;
+            } else if head.size < tip.size() {
+                return Err(other_tree(name, head));
+            }
+        }
+        self.waiting.retain(|(_, head)| head.size > tip.size());
+        Ok(())
+    }
+
+    /// Checks that none is left.
+    fn finish(&self, tip: &Tip, state: State) -> Result<(), LogError> {
+        let beyond = self
+            .waiting
+            .first()
+            .map(|(name, head)| (name.as_str(), head.size))
+            .or_else(|| (state.folded_size > tip.size()).then_some((STATE, state.folded_size)));
+        match beyond {
+            None => Ok(()),
+            Some((name, published)) => Err(LogError::RolledBack {
+                name: name.to_owned(),
+                published,
+                found: tip.size(),
+            }),
+        }
+    }
+}
+
+fn compare(name: &str, head: &TreeHead, root: &Hash) -> Result<(), LogError> {
+    if head.root == *root {
+        Ok(())
+    } else {
+        Err(other_tree(name, head))
+    }
+}
+
+fn other_tree(name: &str, head: &TreeHead) -> LogError {
+    LogError::OtherTree {
+        name: name.to_owned(),
+        size: head.size,
+    }
+}
