@@ -41,8 +41,12 @@ impl AddressPolicy {
     #[must_use]
     pub fn permits(self, address: IpAddr) -> bool {
         match address.to_canonical() {
-            IpAddr::V4(address) => !is_never_v4(address) && (self == Self::Exact || is_public_v4(address)),
-            IpAddr::V6(address) => !is_never_v6(address) && (self == Self::Exact || is_public_v6(address)),
+            IpAddr::V4(address) => {
+                !is_never_v4(address) && (self == Self::Exact || is_public_v4(address))
+            }
+            IpAddr::V6(address) => {
+                !is_never_v6(address) && (self == Self::Exact || is_public_v6(address))
+            }
         }
     }
 }
@@ -50,7 +54,10 @@ impl AddressPolicy {
 /// Addresses that no document is fetched from: 0.0.0.0/8, multicast, broadcast, link-local, and the metadata services
 /// that clouds keep outside the link-local range.
 fn is_never_v4(address: Ipv4Addr) -> bool {
-    const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    const METADATA: [Ipv4Addr; 2] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(192, 0, 0, 192),
+    ];
     let [first, ..] = address.octets();
     first == 0
         || address.is_link_local()
@@ -74,7 +81,9 @@ fn is_never_v6(address: Ipv6Addr) -> bool {
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let joined = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(joined(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(joined(high, low))
+        }
         [0x2002, high, low, ..] => Some(joined(high, low)),
         _ => None,
     }
@@ -103,7 +112,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
     let is_global_unicast = first & 0xe000 == 0x2000;
     let is_protocol_assignment = first == 0x2001 && second < 0x200;
-    let is_documentation = (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
+    let is_documentation =
+        (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
     let is_6to4 = first == 0x2002;
     is_global_unicast && !is_protocol_assignment && !is_documentation && !is_6to4
 }
@@ -126,7 +136,9 @@ impl ExtraRoots {
         if blocks.is_empty() || !blocks.iter().all(is_certificate) {
             return Err(InvalidRoots);
         }
-        Ok(Self(blocks.into_iter().map(pem::Pem::into_contents).collect()))
+        Ok(Self(
+            blocks.into_iter().map(pem::Pem::into_contents).collect(),
+        ))
     }
 }
 
@@ -161,7 +173,9 @@ pub enum FetchError {
     #[error("no complete answer within the time limit")]
     Timeout,
     /// The TLS handshake failed, usually because the certificate is not trusted or not for this host.
-    #[error("the TLS handshake failed; the certificate may be expired, for another host, or from an unknown authority")]
+    #[error(
+        "the TLS handshake failed; the certificate may be expired, for another host, or from an unknown authority"
+    )]
     Tls,
     /// The host's name does not resolve.
     #[error("the host name does not resolve")]
@@ -201,7 +215,9 @@ impl FetchError {
             Self::Status(500..) => "http_5xx",
             Self::Status(_) => "http_4xx",
             Self::Redirect => "redirect",
-            Self::ForbiddenAddress | Self::TooLarge | Self::Compressed | Self::ForbiddenUrl => "invalid",
+            Self::ForbiddenAddress | Self::TooLarge | Self::Compressed | Self::ForbiddenUrl => {
+                "invalid"
+            }
         }
     }
 
@@ -266,7 +282,15 @@ struct Shared {
     limits: FetchLimits,
     in_flight: Semaphore,
     /// A client for each set of rules, because a client's resolver and roots are fixed when it is built.
-    clients: Mutex<HashMap<(AddressPolicy, Option<Arc<ExtraRoots>>), Client>>,
+    clients: Mutex<HashMap<ClientRules, Client>>,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct ClientRules {
+    addresses: AddressPolicy,
+    extra_roots: Option<Arc<ExtraRoots>>,
+    /// Without TLS there is no need of the system's roots, which a small container does not have.
+    has_tls: bool,
 }
 
 impl HttpFetcher {
@@ -299,7 +323,11 @@ impl Fetcher for HttpFetcher {
 
 impl Shared {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
-        let _permit = self.in_flight.acquire().await.map_err(|_| FetchError::Connect)?;
+        let _permit = self
+            .in_flight
+            .acquire()
+            .await
+            .map_err(|_| FetchError::Connect)?;
         let client = self.client(&request)?;
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -319,8 +347,15 @@ impl Shared {
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, FetchError> {
-        let is_plain = |coding: &reqwest::header::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-        if !response.headers().get_all(CONTENT_ENCODING).iter().all(is_plain) {
+        let is_plain = |coding: &reqwest::header::HeaderValue| {
+            coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        };
+        if !response
+            .headers()
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .all(is_plain)
+        {
             return Err(FetchError::Compressed);
         }
         let mut body = Vec::new();
@@ -334,34 +369,46 @@ impl Shared {
     }
 
     fn client(&self, request: &FetchRequest) -> Result<Client, FetchError> {
-        let rules = (request.addresses, request.extra_roots.clone());
+        let rules = ClientRules {
+            addresses: request.addresses,
+            extra_roots: request.extra_roots.clone(),
+            has_tls: request.url.scheme() == "https",
+        };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&rules) {
             return Ok(client.clone());
         }
-        let roots = rules.1.iter().flat_map(|roots| &roots.0);
-        let roots = roots
-            .map(|der| Certificate::from_der(der))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| FetchError::Tls)?;
-        let client = Client::builder()
+        let client = self.build_client(&rules).map_err(|error| {
+            tracing::error!(%error, "no TLS client can be made; are the system's root certificates installed?");
+            FetchError::Tls
+        })?;
+        clients.insert(rules, client.clone());
+        Ok(client)
+    }
+
+    fn build_client(&self, rules: &ClientRules) -> reqwest::Result<Client> {
+        let builder = Client::builder()
             .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
             .redirect(Policy::none())
             .referer(false)
             .connect_timeout(self.limits.connect)
-            .dns_resolver(GuardedResolver(request.addresses))
-            .tls_certs_merge(roots)
-            .build()
-            .map_err(|_| FetchError::Tls)?;
-        clients.insert(rules, client.clone());
-        Ok(client)
+            .dns_resolver(GuardedResolver(rules.addresses));
+        if !rules.has_tls {
+            return builder.tls_certs_only([]).build();
+        }
+        let roots = rules.extra_roots.iter().flat_map(|roots| &roots.0);
+        let roots = roots
+            .map(|der| Certificate::from_der(der))
+            .collect::<Result<Vec<_>, _>>()?;
+        builder.tls_certs_merge(roots).build()
     }
 }
 
 /// Checks a URL before it is asked: the first one and the target of every redirect.
 fn check_url(url: &Url, request: &FetchRequest) -> Result<(), FetchError> {
-    let is_scheme_allowed = url.scheme() == "https" || (url.scheme() == "http" && request.allow_http);
+    let is_scheme_allowed =
+        url.scheme() == "https" || (url.scheme() == "http" && request.allow_http);
     let has_user = !url.username().is_empty() || url.password().is_some();
     if !is_scheme_allowed || has_user || url.as_str().len() > MAX_URL_OCTETS {
         return Err(FetchError::ForbiddenUrl);
@@ -381,7 +428,10 @@ fn check_url(url: &Url, request: &FetchRequest) -> Result<(), FetchError> {
 
 /// Where a redirect leads. Only the path and query may change.
 fn redirect_target(from: &Url, response: &Response) -> Result<Url, FetchError> {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = response
+        .headers()
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| from.join(location).ok());
     target
         .filter(|target| target.origin() == from.origin() && target.scheme() == from.scheme())
@@ -399,7 +449,9 @@ impl Resolve for GuardedResolver {
         let policy = self.0;
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let permitted: Vec<SocketAddr> = found.filter(|address| policy.permits(address.ip())).collect();
+            let permitted: Vec<SocketAddr> = found
+                .filter(|address| policy.permits(address.ip()))
+                .collect();
             if permitted.is_empty() {
                 return Err(NoPermittedAddress.into());
             }
@@ -423,11 +475,17 @@ fn classify(error: &reqwest::Error) -> FetchError {
             return FetchError::ForbiddenAddress;
         }
         // The TLS layer's error travels inside an I/O error, which is not its `source`.
-        let inner = this.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = this
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         if this.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
             return FetchError::Tls;
         }
         cause = this.source();
     }
-    if error.is_dns() { FetchError::Dns } else { FetchError::Connect }
+    if error.is_dns() {
+        FetchError::Dns
+    } else {
+        FetchError::Connect
+    }
 }

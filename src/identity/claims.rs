@@ -94,15 +94,27 @@ const GITHUB_WORKFLOW: BuildType = {
             (Fact::GithubWorkflowName, Claim("workflow")),
             (Fact::GithubWorkflowRepository, Claim("repository")),
             (Fact::GithubWorkflowRef, Claim("ref")),
-            (Fact::BuildSignerUri, Url(&[Piece::Claim("job_workflow_ref")])),
+            (
+                Fact::BuildSignerUri,
+                Url(&[Piece::Claim("job_workflow_ref")]),
+            ),
             (Fact::BuildSignerDigest, Claim("job_workflow_sha")),
             (Fact::RunnerEnvironment, Claim("runner_environment")),
-            (Fact::SourceRepositoryUri, Url(&[Piece::Claim("repository")])),
+            (
+                Fact::SourceRepositoryUri,
+                Url(&[Piece::Claim("repository")]),
+            ),
             (Fact::SourceRepositoryDigest, Claim("sha")),
             (Fact::SourceRepositoryRef, Claim("ref")),
             (Fact::SourceRepositoryIdentifier, Claim("repository_id")),
-            (Fact::SourceRepositoryOwnerUri, Url(&[Piece::Claim("repository_owner")])),
-            (Fact::SourceRepositoryOwnerIdentifier, Claim("repository_owner_id")),
+            (
+                Fact::SourceRepositoryOwnerUri,
+                Url(&[Piece::Claim("repository_owner")]),
+            ),
+            (
+                Fact::SourceRepositoryOwnerIdentifier,
+                Claim("repository_owner_id"),
+            ),
             (Fact::BuildConfigUri, Url(&[Piece::Claim("workflow_ref")])),
             (Fact::BuildConfigDigest, Claim("workflow_sha")),
             (Fact::BuildTrigger, Claim("event_name")),
@@ -116,7 +128,10 @@ const GITHUB_WORKFLOW: BuildType = {
                     Piece::Claim("run_attempt"),
                 ]),
             ),
-            (Fact::SourceRepositoryVisibilityAtSigning, Claim("repository_visibility")),
+            (
+                Fact::SourceRepositoryVisibilityAtSigning,
+                Claim("repository_visibility"),
+            ),
         ],
     }
 };
@@ -125,7 +140,10 @@ impl IdentityRule {
     /// The rule of a build type, by its configured name.
     #[must_use]
     pub fn build(name: &str) -> Option<Self> {
-        BUILD_TYPES.iter().find(|build| build.name == name).map(Self::Build)
+        BUILD_TYPES
+            .iter()
+            .find(|build| build.name == name)
+            .map(Self::Build)
     }
 
     /// The configured type.
@@ -167,7 +185,11 @@ impl IdentityRule {
 ///
 /// # Errors
 /// When a claim that the issuer's type needs is missing, or says what a certificate may not.
-pub(super) fn identify(issuer: &Issuer, iss: &str, claims: &Object) -> Result<Identity, TokenError> {
+pub(super) fn identify(
+    issuer: &Issuer,
+    iss: &str,
+    claims: &Object,
+) -> Result<Identity, TokenError> {
     let subject = subject(claims)?;
     let (issuer_name, challenge, san, build) = match &issuer.rule {
         IdentityRule::Email(rule) => {
@@ -176,11 +198,21 @@ pub(super) fn identify(issuer: &Issuer, iss: &str, claims: &Object) -> Result<Id
                 Some(path) => path.select(claims)?,
                 None => iss,
             };
-            (name, email, San::Email(email.to_owned()), BuildFacts::default())
+            (
+                name,
+                email,
+                San::Email(email.to_owned()),
+                BuildFacts::default(),
+            )
         }
         IdentityRule::Uri(rule) => {
             rule.check(subject)?;
-            (iss, subject, San::Uri(subject.to_owned()), BuildFacts::default())
+            (
+                iss,
+                subject,
+                San::Uri(subject.to_owned()),
+                BuildFacts::default(),
+            )
         }
         IdentityRule::Build(build) => {
             let san = San::Uri(build.url(build.san, claims)?);
@@ -212,24 +244,36 @@ fn subject(claims: &Object) -> Result<&str, TokenError> {
 fn required_text<'a>(claim: &str, value: Option<&'a Value>) -> Result<&'a str, TokenError> {
     let text = match value {
         Some(Value::String(text)) => text,
-        None | Some(Value::Null) => return Err(TokenError::MissingClaim { claim: claim.to_owned() }),
+        None | Some(Value::Null) => {
+            return Err(TokenError::MissingClaim {
+                claim: claim.to_owned(),
+            });
+        }
         Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
             return Err(invalid(claim, "it is not a string"));
         }
     };
     if text.is_empty() {
-        Err(TokenError::MissingClaim { claim: claim.to_owned() })
+        Err(TokenError::MissingClaim {
+            claim: claim.to_owned(),
+        })
     } else if text.len() > MAX_VALUE_OCTETS {
         Err(invalid(claim, "it is longer than 2048 octets"))
     } else if text.chars().any(is_invisible) {
-        Err(invalid(claim, "it has control characters or marks that change the direction of text"))
+        Err(invalid(
+            claim,
+            "it has control characters or marks that change the direction of text",
+        ))
     } else {
         Ok(text)
     }
 }
 
 fn invalid(claim: &str, why: &'static str) -> TokenError {
-    TokenError::InvalidClaim { claim: claim.to_owned(), why }
+    TokenError::InvalidClaim {
+        claim: claim.to_owned(),
+        why,
+    }
 }
 
 /// The place of a claim inside others: the form `$.outer.inner` of JSONPath (RFC 9535, section 2.5.1), nothing else of it.
@@ -249,17 +293,27 @@ impl ClaimPath {
     pub fn parse(text: &str) -> Result<Self, InvalidPath> {
         let names = text.strip_prefix("$.").ok_or(InvalidPath)?.split('.');
         let is_name = |name: &str| {
-            let is_letter = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
+            let is_letter =
+                |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
             !name.is_empty() && name.bytes().all(is_letter)
         };
         let names: Vec<String> = names.map(str::to_owned).collect();
-        if names.iter().all(|name| is_name(name)) { Ok(Self(names)) } else { Err(InvalidPath) }
+        if names.iter().all(|name| is_name(name)) {
+            Ok(Self(names))
+        } else {
+            Err(InvalidPath)
+        }
     }
 
     /// The text at this place.
     fn select<'a>(&self, claims: &'a Object) -> Result<&'a str, TokenError> {
-        let (outer, inner) = self.0.split_first().map_or(("", &[][..]), |(outer, inner)| (outer, inner));
-        let value = inner.iter().fold(claims.get(outer), |value, name| value?.get(name));
+        let (outer, inner) = self
+            .0
+            .split_first()
+            .map_or(("", &[][..]), |(outer, inner)| (outer, inner));
+        let value = inner
+            .iter()
+            .fold(claims.get(outer), |value, name| value?.get(name));
         required_text(&self.0.join("."), value)
     }
 }
@@ -275,10 +329,18 @@ fn email<'a>(rule: &EmailRule, claims: &'a Object) -> Result<&'a str, TokenError
     };
     let address = match claims.get("email") {
         Some(Value::String(address)) => address,
-        Some(_) | None => return Err(TokenError::InvalidEmail { why: "the claim `email` is missing or not a string" }),
+        Some(_) | None => {
+            return Err(TokenError::InvalidEmail {
+                why: "the claim `email` is missing or not a string",
+            });
+        }
     };
     check_address(address).map_err(|why| TokenError::InvalidEmail { why })?;
-    if is_verified || rule.skip_verification { Ok(address) } else { Err(TokenError::EmailNotVerified) }
+    if is_verified || rule.skip_verification {
+        Ok(address)
+    } else {
+        Err(TokenError::EmailNotVerified)
+    }
 }
 
 /// Checks that an address is a dot-atom at a domain name, in ASCII (RFC 5321, sections 4.1.2 and 4.5.3.1).
@@ -296,13 +358,18 @@ fn check_address(address: &str) -> Result<(), &'static str> {
     let Some((local, domain)) = address.split_once('@') else {
         return Err("the claim `email` has no @");
     };
-    let is_atom_octet = |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
+    let is_atom_octet =
+        |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
     let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(is_atom_octet);
     if local.len() > MAX_LOCAL || !local.split('.').all(is_atom) {
-        return Err("the part of the claim `email` before the @ is not a plain name of at most 64 octets");
+        return Err(
+            "the part of the claim `email` before the @ is not a plain name of at most 64 octets",
+        );
     }
     if !is_domain(domain) {
-        return Err("the part of the claim `email` after the @ is not a domain name of two labels or more");
+        return Err(
+            "the part of the claim `email` after the @ is not a domain name of two labels or more",
+        );
     }
     Ok(())
 }
@@ -333,7 +400,9 @@ impl UriRule {
         if check_address(subject).is_ok() {
             return Err(TokenError::AmbiguousIdentity);
         }
-        let rest = subject.strip_prefix(self.scheme.as_str()).and_then(|rest| rest.strip_prefix("://"));
+        let rest = subject
+            .strip_prefix(self.scheme.as_str())
+            .and_then(|rest| rest.strip_prefix("://"));
         let rest = rest.and_then(|rest| rest.strip_prefix(self.authority.as_str()));
         let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
         let (Some(rest), true) = (rest, is_inside) else {
@@ -344,7 +413,10 @@ impl UriRule {
         };
         let path = rest.split_once('?').map_or(rest, |(path, _)| path);
         if !is_uri_text(rest) {
-            return Err(invalid("sub", "it has characters that a URI may not have, or a fragment (RFC 3986, section 2)"));
+            return Err(invalid(
+                "sub",
+                "it has characters that a URI may not have, or a fragment (RFC 3986, section 2)",
+            ));
         }
         if path.split('/').any(is_dot_segment) {
             return Err(invalid("sub", "its path has . or .. segments"));
@@ -358,7 +430,8 @@ fn is_uri_text(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some((&octet, tail)) = rest.split_first() {
         let is_percent = octet == b'%' && begins_with_hex_pair(tail);
-        if !(is_percent || octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&octet)) {
+        if !(is_percent || octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&octet))
+        {
             return false;
         }
         rest = tail;
@@ -368,7 +441,11 @@ fn is_uri_text(text: &str) -> bool {
 
 /// Whether a segment is `.` or `..`, also when its dots are percent-encoded.
 fn is_dot_segment(segment: &str) -> bool {
-    segment.len() <= 6 && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    segment.len() <= 6
+        && matches!(
+            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+            "." | ".."
+        )
 }
 
 impl BuildType {
@@ -426,7 +503,11 @@ fn escape_path(path: &str) -> Cow<'_, str> {
             let _ = write!(escaped, "%{octet:02X}");
         }
     }
-    if is_valid { Cow::Borrowed(path) } else { Cow::Owned(escaped) }
+    if is_valid {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(escaped)
+    }
 }
 
 /// Whether the octets begin with two hexadecimal digits, as they must after a `%`.

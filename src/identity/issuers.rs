@@ -72,8 +72,12 @@ impl Issuers {
     /// Puts checked entries together. The configuration has made sure that URLs are unique and that patterns which
     /// can match the same URL differ in their number of literal characters.
     pub(super) fn new(exact: Vec<Issuer>, wildcards: Vec<(Pattern, Issuer)>) -> Self {
-        let exact = exact.into_iter().map(|issuer| (issuer.endpoint.issuer.clone(), Arc::new(issuer)));
-        let wildcards = wildcards.into_iter().map(|(pattern, issuer)| (pattern, Arc::new(issuer)));
+        let exact = exact
+            .into_iter()
+            .map(|issuer| (issuer.endpoint.issuer.clone(), Arc::new(issuer)));
+        let wildcards = wildcards
+            .into_iter()
+            .map(|(pattern, issuer)| (pattern, Arc::new(issuer)));
         let mut wildcards: Vec<_> = wildcards.collect();
         wildcards.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.literal_characters()));
         Self {
@@ -92,7 +96,10 @@ impl Issuers {
                 endpoint: Arc::clone(&issuer.endpoint),
             });
         }
-        let (_, issuer) = self.wildcards.iter().find(|(pattern, _)| pattern.matches(iss))?;
+        let (_, issuer) = self
+            .wildcards
+            .iter()
+            .find(|(pattern, _)| pattern.matches(iss))?;
         Some(MatchedIssuer {
             issuer: Arc::clone(issuer),
             endpoint: Arc::new(issuer.endpoint.tenant(iss)),
@@ -113,7 +120,10 @@ impl Issuers {
     /// What clients may know of the entries, in the order of [`Self::all`].
     #[must_use]
     pub fn configuration(&self) -> Vec<IssuerConfiguration> {
-        self.all().into_iter().map(|issuer| issuer.configuration()).collect()
+        self.all()
+            .into_iter()
+            .map(|issuer| issuer.configuration())
+            .collect()
     }
 }
 
@@ -151,7 +161,9 @@ pub enum InvalidPattern {
     #[error("the last two labels of the host, and the port, must be written out")]
     OpenHost,
     /// A character that no issuer URL has.
-    #[error("a pattern has only letters, digits and - _ . ~ / : *, and no user name, query or fragment")]
+    #[error(
+        "a pattern has only letters, digits and - _ . ~ / : *, and no user name, query or fragment"
+    )]
     Character,
 }
 
@@ -161,7 +173,9 @@ impl Pattern {
     /// # Errors
     /// When it is not one; see [`InvalidPattern`].
     pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
-        let rest = text.strip_prefix("https://").ok_or(InvalidPattern::Scheme)?;
+        let rest = text
+            .strip_prefix("https://")
+            .ok_or(InvalidPattern::Scheme)?;
         let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.~/:*".contains(&octet);
         if !rest.bytes().all(is_allowed) {
             return Err(InvalidPattern::Character);
@@ -169,10 +183,14 @@ impl Pattern {
         if parts(text).any(|(part, _)| part.matches('*').count() > 1) {
             return Err(InvalidPattern::CrowdedStars);
         }
-        let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+        let authority = rest
+            .split_once('/')
+            .map_or(rest, |(authority, _)| authority);
         let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
         let mut labels = host.rsplit('.');
-        let is_written_out = |label: Option<&str>| label.is_some_and(|label| !label.is_empty() && !label.contains('*'));
+        let is_written_out = |label: Option<&str>| {
+            label.is_some_and(|label| !label.is_empty() && !label.contains('*'))
+        };
         let has_domain = is_written_out(labels.next()) && is_written_out(labels.next());
         if !has_domain || port.is_empty() || !port.bytes().all(|octet| octet.is_ascii_digit()) {
             return Err(InvalidPattern::OpenHost);
@@ -233,7 +251,9 @@ fn parts(text: &str) -> impl Iterator<Item = (&str, Option<char>)> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let current = rest?;
-        let separator = current.char_indices().find(|(_, character)| *character != '*' && !is_star_character(*character));
+        let separator = current
+            .char_indices()
+            .find(|(_, character)| *character != '*' && !is_star_character(*character));
         let Some((index, separator)) = separator else {
             rest = None;
             return Some((current, None));
@@ -252,8 +272,12 @@ fn part_matches(wanted: &str, found: &str) -> bool {
     let Some((prefix, suffix)) = wanted.split_once('*') else {
         return wanted == found;
     };
-    let star = found.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
-    star.is_some_and(|star| (1..=MAX_STAR_OCTETS).contains(&star.len()) && star.chars().all(is_star_character))
+    let star = found
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_suffix(suffix));
+    star.is_some_and(|star| {
+        (1..=MAX_STAR_OCTETS).contains(&star.len()) && star.chars().all(is_star_character)
+    })
 }
 
 fn parts_overlap(ours: &str, theirs: &str) -> bool {
@@ -261,8 +285,10 @@ fn parts_overlap(ours: &str, theirs: &str) -> bool {
         (None, _) => part_matches(theirs, ours),
         (_, None) => part_matches(ours, theirs),
         (Some((our_prefix, our_suffix)), Some((their_prefix, their_suffix))) => {
-            let prefixes_agree = our_prefix.starts_with(their_prefix) || their_prefix.starts_with(our_prefix);
-            let suffixes_agree = our_suffix.ends_with(their_suffix) || their_suffix.ends_with(our_suffix);
+            let prefixes_agree =
+                our_prefix.starts_with(their_prefix) || their_prefix.starts_with(our_prefix);
+            let suffixes_agree =
+                our_suffix.ends_with(their_suffix) || their_suffix.ends_with(our_suffix);
             prefixes_agree && suffixes_agree
         }
     }
@@ -330,11 +356,27 @@ mod tests {
 
     #[test]
     fn overlaps_are_found_part_by_part() {
-        let overlap = |a: &str, b: &str| Pattern::parse(a).unwrap().overlaps(&Pattern::parse(b).unwrap());
-        assert!(overlap("https://*.idp.example/a", "https://x.idp.example/*"));
-        assert!(overlap("https://idp.example/a-*", "https://idp.example/*-b"));
-        assert!(!overlap("https://idp.example/*/*", "https://idp.example/*/*/"));
-        assert!(!overlap("https://idp.example/a-*", "https://idp.example/b-*"));
+        let overlap = |a: &str, b: &str| {
+            Pattern::parse(a)
+                .unwrap()
+                .overlaps(&Pattern::parse(b).unwrap())
+        };
+        assert!(overlap(
+            "https://*.idp.example/a",
+            "https://x.idp.example/*"
+        ));
+        assert!(overlap(
+            "https://idp.example/a-*",
+            "https://idp.example/*-b"
+        ));
+        assert!(!overlap(
+            "https://idp.example/*/*",
+            "https://idp.example/*/*/"
+        ));
+        assert!(!overlap(
+            "https://idp.example/a-*",
+            "https://idp.example/b-*"
+        ));
         assert!(!overlap("https://*.one.example/", "https://*.two.example/"));
     }
 }

@@ -40,7 +40,9 @@ struct StrictValue {
 impl StrictValue {
     fn descend<E: Error>(self) -> Result<Self, E> {
         let depth = self.depth.checked_sub(1);
-        depth.map(|depth| Self { depth }).ok_or_else(|| E::custom("nested too deep"))
+        depth
+            .map(|depth| Self { depth })
+            .ok_or_else(|| E::custom("nested too deep"))
     }
 }
 
@@ -102,7 +104,9 @@ impl<'de> Visitor<'de> for StrictValue {
                 serde_json::map::Entry::Vacant(entry) => entry.insert(value),
                 serde_json::map::Entry::Occupied(entry) => {
                     let name = Excerpt::new(entry.key());
-                    return Err(A::Error::custom(format_args!("the member {name} stands twice")));
+                    return Err(A::Error::custom(format_args!(
+                        "the member {name} stands twice"
+                    )));
                 }
             };
         }
@@ -133,7 +137,10 @@ mod tests {
             (br#"{"a":1,"a":2}"#, r#"the member "a" stands twice"#),
             (br#"{"a":1,"\u0061":2}"#, r#"the member "a" stands twice"#),
             (br#"{"a":{"b":1,"b":2}}"#, r#"the member "b" stands twice"#),
-            (br#"{"a":[{"b":1,"b":2}]}"#, r#"the member "b" stands twice"#),
+            (
+                br#"{"a":[{"b":1,"b":2}]}"#,
+                r#"the member "b" stands twice"#,
+            ),
             (deep.as_bytes(), "nested too deep"),
         ] {
             let error = parse_object(text, 64).unwrap_err().to_string();
@@ -144,7 +151,13 @@ mod tests {
 
     #[test]
     fn depth_is_counted_from_the_object_itself() {
-        let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        let nested = |levels: usize| {
+            format!(
+                "{{\"a\":{}{}}}",
+                "[".repeat(levels - 1),
+                "]".repeat(levels - 1)
+            )
+        };
         assert!(parse_object(nested(64).as_bytes(), 64).is_ok());
         assert!(parse_object(nested(65).as_bytes(), 64).is_err());
     }

@@ -68,13 +68,21 @@ impl KeyEndpoint {
     /// The keys of an issuer that is written out. They may lie on a private address, and on http if its URL does.
     #[must_use]
     pub const fn exact(issuer: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
-        Self { issuer, kind: EndpointKind::Exact, extra_roots }
+        Self {
+            issuer,
+            kind: EndpointKind::Exact,
+            extra_roots,
+        }
     }
 
     /// What the issuers of a pattern have in common.
     #[must_use]
     pub const fn wildcard(pattern: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
-        Self { issuer: pattern, kind: EndpointKind::Wildcard, extra_roots }
+        Self {
+            issuer: pattern,
+            kind: EndpointKind::Wildcard,
+            extra_roots,
+        }
     }
 
     /// The keys of one issuer of this pattern: on https and a public address only.
@@ -97,7 +105,11 @@ impl KeyEndpoint {
         let is_exact = self.kind == EndpointKind::Exact;
         FetchRequest {
             url,
-            addresses: if is_exact { AddressPolicy::Exact } else { AddressPolicy::Public },
+            addresses: if is_exact {
+                AddressPolicy::Exact
+            } else {
+                AddressPolicy::Public
+            },
             allow_http: is_exact && self.issuer.starts_with("http://"),
             extra_roots: self.extra_roots.clone(),
         }
@@ -186,11 +198,17 @@ struct KeysFailure {
 
 impl KeysFailure {
     const fn wrong(why: String) -> Self {
-        Self { is_transient: false, why }
+        Self {
+            is_transient: false,
+            why,
+        }
     }
 
     const fn unavailable(why: String) -> Self {
-        Self { is_transient: true, why }
+        Self {
+            is_transient: true,
+            why,
+        }
     }
 
     fn fetching(document: &str, error: &FetchError) -> Self {
@@ -203,9 +221,15 @@ impl KeysFailure {
     fn for_issuer(self, issuer: &str) -> TokenError {
         let issuer = Excerpt::new(issuer);
         if self.is_transient {
-            TokenError::KeysUnavailable { issuer, why: self.why }
+            TokenError::KeysUnavailable {
+                issuer,
+                why: self.why,
+            }
         } else {
-            TokenError::KeysWrong { issuer, why: self.why }
+            TokenError::KeysWrong {
+                issuer,
+                why: self.why,
+            }
         }
     }
 }
@@ -231,7 +255,12 @@ impl Pace {
 impl KeySource {
     /// Returns a source without keys. Fetches run on `runtime`, which must not be one that ends with a request.
     #[must_use]
-    pub fn new(fetcher: Arc<dyn Fetcher>, clock: Arc<dyn Clock>, runtime: Handle, limits: KeySourceLimits) -> Self {
+    pub fn new(
+        fetcher: Arc<dyn Fetcher>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+        limits: KeySourceLimits,
+    ) -> Self {
         Self {
             fetcher,
             clock,
@@ -283,26 +312,46 @@ impl KeySource {
     /// How the keys of every issuer stand that was asked for, sorted by URL.
     #[must_use]
     pub fn status(&self) -> Vec<KeyStatus> {
-        let mut all: Vec<_> = self.entries.load().values().map(|entry| entry.status()).collect();
+        let mut all: Vec<_> = self
+            .entries
+            .load()
+            .values()
+            .map(|entry| entry.status())
+            .collect();
         all.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         all
     }
 
-    fn entry(&self, endpoint: &Arc<KeyEndpoint>, now: OffsetDateTime) -> Result<Arc<Entry>, TokenError> {
+    fn entry(
+        &self,
+        endpoint: &Arc<KeyEndpoint>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<Entry>, TokenError> {
         let found = self.entries.load().get(&endpoint.issuer).map(Arc::clone);
         // A reload may have changed the rules, such as the trusted roots; keys fetched under others are dropped.
-        let entry = match found.filter(|entry| Arc::ptr_eq(&entry.endpoint, endpoint) || entry.endpoint == *endpoint) {
+        let entry = match found
+            .filter(|entry| Arc::ptr_eq(&entry.endpoint, endpoint) || entry.endpoint == *endpoint)
+        {
             Some(entry) => entry,
             None => self.register(endpoint, now)?,
         };
-        entry.last_used.store(now.unix_timestamp(), Ordering::Relaxed);
+        entry
+            .last_used
+            .store(now.unix_timestamp(), Ordering::Relaxed);
         Ok(entry)
     }
 
-    fn register(&self, endpoint: &Arc<KeyEndpoint>, now: OffsetDateTime) -> Result<Arc<Entry>, TokenError> {
+    fn register(
+        &self,
+        endpoint: &Arc<KeyEndpoint>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<Entry>, TokenError> {
         let mut paces = lock(&self.tenant_paces);
         let mut entries = HashMap::clone(&self.entries.load());
-        if let Some(entry) = entries.get(&endpoint.issuer).filter(|entry| entry.endpoint == *endpoint) {
+        if let Some(entry) = entries
+            .get(&endpoint.issuer)
+            .filter(|entry| entry.endpoint == *endpoint)
+        {
             return Ok(Arc::clone(entry));
         }
         if let EndpointKind::Tenant(pattern) = &endpoint.kind {
@@ -325,7 +374,11 @@ impl KeySource {
     }
 
     /// Keys that are young enough to be used.
-    async fn current(&self, entry: &Arc<Entry>, now: OffsetDateTime) -> Result<Arc<KeySet>, KeysFailure> {
+    async fn current(
+        &self,
+        entry: &Arc<Entry>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<KeySet>, KeysFailure> {
         if let Some(keys) = entry.keys.load_full() {
             let age = now - keys.fetched;
             if age >= REFRESH_AGE {
@@ -346,7 +399,11 @@ impl KeySource {
         known: &Arc<KeySet>,
         now: OffsetDateTime,
     ) -> Result<Option<Arc<KeySet>>, KeysFailure> {
-        if let Some(keys) = entry.keys.load_full().filter(|keys| !Arc::ptr_eq(keys, known)) {
+        if let Some(keys) = entry
+            .keys
+            .load_full()
+            .filter(|keys| !Arc::ptr_eq(keys, known))
+        {
             return Ok(Some(keys));
         }
         {
@@ -360,7 +417,9 @@ impl KeySource {
 
     async fn wait(&self, flight: Flight) -> Result<Arc<KeySet>, KeysFailure> {
         let late = |_| KeysFailure::unavailable("no complete answer so far".to_owned());
-        tokio::time::timeout(self.limits.wait, flight).await.map_err(late)?
+        tokio::time::timeout(self.limits.wait, flight)
+            .await
+            .map_err(late)?
     }
 
     /// Begins a fetch, or joins the one under way. Fails at once during the pause after a failure.
@@ -370,7 +429,11 @@ impl KeySource {
             return Ok(flight.clone());
         }
         let is_tenant = entry.endpoint.kind != EndpointKind::Exact;
-        let pause = if is_tenant { self.limits.tenant_pause } else { self.limits.pause };
+        let pause = if is_tenant {
+            self.limits.tenant_pause
+        } else {
+            self.limits.pause
+        };
         if let Some((at, failure)) = &state.failure
             && now - *at < pause
         {
@@ -384,14 +447,19 @@ impl KeySource {
         let (entry, limit) = (Arc::clone(entry), self.limits.fetch);
         let task = self.runtime.spawn(async move {
             let fetched = clock.now();
-            let keys = tokio::time::timeout(limit, fetch_keys(&*fetcher, &entry.endpoint, fetched)).await;
-            let late = |_| KeysFailure::unavailable("no complete answer within the time limit".to_owned());
+            let keys =
+                tokio::time::timeout(limit, fetch_keys(&*fetcher, &entry.endpoint, fetched)).await;
+            let late =
+                |_| KeysFailure::unavailable("no complete answer within the time limit".to_owned());
             let keys = keys.map_err(late).flatten().map(Arc::new);
             entry.record(&keys, clock.now());
             keys
         });
         let ended = |_| KeysFailure::unavailable("the server is stopping".to_owned());
-        let flight = task.map(move |keys| keys.map_err(ended).flatten()).boxed().shared();
+        let flight = task
+            .map(move |keys| keys.map_err(ended).flatten())
+            .boxed()
+            .shared();
         state.flight = Some(flight.clone());
         Ok(flight)
     }
@@ -402,9 +470,14 @@ fn make_room(entries: &mut HashMap<String, Arc<Entry>>) {
     let is_tenant = |entry: &&Arc<Entry>| matches!(entry.endpoint.kind, EndpointKind::Tenant(_));
     while entries.values().filter(is_tenant).count() >= MAX_TENANTS {
         let rank = |entry: &&Arc<Entry>| {
-            (entry.has_verified.load(Ordering::Relaxed), entry.last_used.load(Ordering::Relaxed))
+            (
+                entry.has_verified.load(Ordering::Relaxed),
+                entry.last_used.load(Ordering::Relaxed),
+            )
         };
-        let Some(least) = entries.values().filter(is_tenant).min_by_key(rank) else { return };
+        let Some(least) = entries.values().filter(is_tenant).min_by_key(rank) else {
+            return;
+        };
         let issuer = least.endpoint.issuer.clone();
         entries.remove(&issuer);
     }
@@ -457,7 +530,12 @@ struct KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeySet({} keys, fetched {})", self.keys.len(), self.fetched)
+        write!(
+            f,
+            "KeySet({} keys, fetched {})",
+            self.keys.len(),
+            self.fetched
+        )
     }
 }
 
@@ -479,7 +557,9 @@ impl Mismatch {
             Self::UnknownKey => TokenError::UnknownKey {
                 issuer: Excerpt::new(issuer),
                 key: match &token.key_id {
-                    Some(key_id) => format!("`kid` {}, {}", Excerpt::new(key_id), token.algorithm.name()),
+                    Some(key_id) => {
+                        format!("`kid` {}, {}", Excerpt::new(key_id), token.algorithm.name())
+                    }
                     None => format!("no `kid`, {}", token.algorithm.name()),
                 },
             },
@@ -498,14 +578,22 @@ impl KeySet {
         }
         let is_meant = |key: &&VerificationKey| {
             let is_named = token.key_id.is_none() || token.key_id == key.id;
-            is_named && key.algorithm.is_none_or(|algorithm| algorithm == token.algorithm)
+            is_named
+                && key
+                    .algorithm
+                    .is_none_or(|algorithm| algorithm == token.algorithm)
         };
         let mut meant = self.keys.iter().filter(is_meant).peekable();
         if meant.peek().is_none() {
             return Err(Mismatch::UnknownKey);
         }
-        let mut fitting = meant.filter_map(|key| key.for_algorithm(token.algorithm)).take(MAX_TRIES);
-        if fitting.any(|key| key.verify_sig(token.signing_input, &token.signature).is_ok()) {
+        let mut fitting = meant
+            .filter_map(|key| key.for_algorithm(token.algorithm))
+            .take(MAX_TRIES);
+        if fitting.any(|key| {
+            key.verify_sig(token.signing_input, &token.signature)
+                .is_ok()
+        }) {
             Ok(())
         } else {
             Err(Mismatch::Signature)
@@ -518,13 +606,21 @@ async fn fetch_keys(
     endpoint: &KeyEndpoint,
     fetched: OffsetDateTime,
 ) -> Result<KeySet, KeysFailure> {
-    let discovery = fetcher.get(endpoint.request(discovery_url(&endpoint.issuer)?)).await;
-    let discovery = discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
+    let discovery = fetcher
+        .get(endpoint.request(discovery_url(&endpoint.issuer)?))
+        .await;
+    let discovery =
+        discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
     let (location, algorithms) = read_discovery(&discovery, endpoint)?;
     let keys = fetcher.get(endpoint.request(location.clone())).await;
     let keys = keys.map_err(|error| KeysFailure::fetching("key set", &error))?;
     let keys = read_key_set(&keys, &endpoint.issuer)?;
-    Ok(KeySet { keys, algorithms, location, fetched })
+    Ok(KeySet {
+        keys,
+        algorithms,
+        location,
+        fetched,
+    })
 }
 
 /// Where the discovery document is: one slash at the end of the issuer's URL does not count (OpenID Connect Discovery 1.0,
@@ -536,28 +632,48 @@ fn discovery_url(issuer: &str) -> Result<Url, KeysFailure> {
 }
 
 /// Reads where the keys are and what they sign with (OpenID Connect Discovery 1.0, section 3).
-fn read_discovery(bytes: &[u8], endpoint: &KeyEndpoint) -> Result<(Url, Vec<Algorithm>), KeysFailure> {
+fn read_discovery(
+    bytes: &[u8],
+    endpoint: &KeyEndpoint,
+) -> Result<(Url, Vec<Algorithm>), KeysFailure> {
     let wrong = |why: String| KeysFailure::wrong(format!("discovery document: {why}"));
     let document = parse_object(bytes, MAX_DEPTH).map_err(|error| wrong(error.to_string()))?;
     match document.get("issuer").and_then(Value::as_str) {
         Some(issuer) if issuer == endpoint.issuer => {}
-        Some(issuer) => return Err(wrong(format!("it is that of issuer {}", Excerpt::new(issuer)))),
-        None => return Err(wrong("its member `issuer` is missing or not a string".to_owned())),
+        Some(issuer) => {
+            return Err(wrong(format!(
+                "it is that of issuer {}",
+                Excerpt::new(issuer)
+            )));
+        }
+        None => {
+            return Err(wrong(
+                "its member `issuer` is missing or not a string".to_owned(),
+            ));
+        }
     }
-    let location = document.get("jwks_uri").and_then(Value::as_str).and_then(|location| Url::parse(location).ok());
-    let location = location.ok_or_else(|| wrong("its member `jwks_uri` is missing or not a URL".to_owned()))?;
+    let location = document
+        .get("jwks_uri")
+        .and_then(Value::as_str)
+        .and_then(|location| Url::parse(location).ok());
+    let location = location
+        .ok_or_else(|| wrong("its member `jwks_uri` is missing or not a URL".to_owned()))?;
     check_location(&location, endpoint).map_err(|why| wrong(why.to_owned()))?;
     Ok((location, read_algorithms(&document)))
 }
 
 fn check_location(location: &Url, endpoint: &KeyEndpoint) -> Result<(), &'static str> {
-    let is_http_issuer = endpoint.kind == EndpointKind::Exact && endpoint.issuer.starts_with("http://");
+    let is_http_issuer =
+        endpoint.kind == EndpointKind::Exact && endpoint.issuer.starts_with("http://");
     if location.scheme() != "https" && !(location.scheme() == "http" && is_http_issuer) {
         return Err("its member `jwks_uri` is not an https URL");
     }
-    let is_same_host = || Url::parse(&endpoint.issuer).is_ok_and(|issuer| issuer.origin() == location.origin());
+    let is_same_host =
+        || Url::parse(&endpoint.issuer).is_ok_and(|issuer| issuer.origin() == location.origin());
     if endpoint.kind != EndpointKind::Exact && !is_same_host() {
-        return Err("its member `jwks_uri` is on another host, which a wildcard issuer may not have");
+        return Err(
+            "its member `jwks_uri` is on another host, which a wildcard issuer may not have",
+        );
     }
     Ok(())
 }
@@ -565,7 +681,9 @@ fn check_location(location: &Url, endpoint: &KeyEndpoint) -> Result<(), &'static
 /// The issuer's algorithms, those that are never accepted left out. If none is left, RS256, which every issuer must
 /// support (OpenID Connect Core 1.0, section 15.1).
 fn read_algorithms(document: &Object) -> Vec<Algorithm> {
-    let listed = document.get("id_token_signing_alg_values_supported").and_then(Value::as_array);
+    let listed = document
+        .get("id_token_signing_alg_values_supported")
+        .and_then(Value::as_array);
     let listed = listed.into_iter().flatten().filter_map(Value::as_str);
     let mut algorithms: Vec<Algorithm> = listed.filter_map(Algorithm::named).collect();
     if algorithms.is_empty() {
@@ -579,22 +697,27 @@ fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, Keys
     let wrong = |why: String| KeysFailure::wrong(format!("key set: {why}"));
     let document = parse_object(bytes, MAX_DEPTH).map_err(|error| wrong(error.to_string()))?;
     let Some(listed) = document.get("keys").and_then(Value::as_array) else {
-        return Err(wrong("its member `keys` is missing or not a list".to_owned()));
+        return Err(wrong(
+            "its member `keys` is missing or not a list".to_owned(),
+        ));
     };
     if listed.iter().any(key::has_private_part) {
         // Everyone who read the set can sign for this issuer.
         return Err(wrong("it publishes a private key".to_owned()));
     }
-    let mut keys = Vec::new();
-    for jwk in listed {
-        match VerificationKey::parse(jwk) {
-            Ok(key) => keys.push(key),
-            Err(why) => tracing::warn!(issuer, why, "a key of the issuer is not used"),
-        }
-        if keys.len() == MAX_KEYS {
-            tracing::warn!(issuer, published = listed.len(), "the issuer has more than {MAX_KEYS} keys; the rest is not used");
-            break;
-        }
+    let usable = |jwk: &Value| {
+        let key = VerificationKey::parse(jwk);
+        key.inspect_err(|why| tracing::warn!(issuer, why, "a key of the issuer is not used"))
+            .ok()
+    };
+    let keys: Vec<_> = listed.iter().filter_map(usable).take(MAX_KEYS).collect();
+    if listed.len() > MAX_KEYS {
+        tracing::warn!(
+            issuer,
+            published = listed.len(),
+            used = keys.len(),
+            "the issuer publishes very many keys"
+        );
     }
     Ok(keys)
 }

@@ -75,7 +75,9 @@ impl Algorithm {
     /// The algorithm of that name, which is compared octet by octet.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
     }
 }
 
@@ -104,7 +106,9 @@ impl<'a> UnverifiedToken<'a> {
     /// accepted. The sender's fault always.
     pub fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN_OCTETS {
-            return Err(TokenError::TooLarge { octets: token.len() });
+            return Err(TokenError::TooLarge {
+                octets: token.len(),
+            });
         }
         let (signing_input, signature) = token.rsplit_once('.').ok_or_else(not_three_parts)?;
         let (header, claims) = signing_input.split_once('.').ok_or_else(not_three_parts)?;
@@ -133,7 +137,9 @@ impl<'a> UnverifiedToken<'a> {
         match self.claims.get("iss") {
             Some(Value::String(issuer)) => Ok(issuer),
             Some(_) => Err(malformed("the claim `iss` is not a string".to_owned())),
-            None => Err(malformed("it has no claim `iss`, the URL of its issuer".to_owned())),
+            None => Err(malformed(
+                "it has no claim `iss`, the URL of its issuer".to_owned(),
+            )),
         }
     }
 }
@@ -142,38 +148,61 @@ impl<'a> UnverifiedToken<'a> {
 ///
 /// Keys and addresses in the header (`jwk`, `jku`, `x5c`, `x5u`) are never used: the issuer alone says what its keys are.
 fn read_header(header: &Object) -> Result<(Algorithm, Option<String>), TokenError> {
-    if let Some(member) = ["crit", "zip", "enc"].into_iter().find(|name| header.contains_key(*name)) {
+    if let Some(member) = ["crit", "zip", "enc"]
+        .into_iter()
+        .find(|name| header.contains_key(*name))
+    {
         // RFC 7515, section 4.1.11: what `crit` names must be understood, and no extension is.
-        return Err(malformed(format!("its header has the member `{member}`, which is not accepted")));
+        return Err(malformed(format!(
+            "its header has the member `{member}`, which is not accepted"
+        )));
     }
-    let is_nested = |content_type: &Value| content_type.as_str().is_none_or(|name| name.eq_ignore_ascii_case("JWT"));
+    let is_nested = |content_type: &Value| {
+        content_type
+            .as_str()
+            .is_none_or(|name| name.eq_ignore_ascii_case("JWT"))
+    };
     if header.get("cty").is_some_and(is_nested) {
         return Err(malformed("it is a token inside a token".to_owned()));
     }
     let algorithm = match header.get("alg") {
         Some(Value::String(name)) => name,
-        Some(_) => return Err(malformed("the member `alg` of its header is not a string".to_owned())),
+        Some(_) => {
+            return Err(malformed(
+                "the member `alg` of its header is not a string".to_owned(),
+            ));
+        }
         None => return Err(malformed("its header has no member `alg`".to_owned())),
     };
-    let algorithm = Algorithm::named(algorithm).ok_or_else(|| TokenError::UnsupportedAlgorithm {
-        found: Excerpt::new(algorithm),
-        expected: names(&Algorithm::ALL),
-    })?;
+    let algorithm =
+        Algorithm::named(algorithm).ok_or_else(|| TokenError::UnsupportedAlgorithm {
+            found: Excerpt::new(algorithm),
+            expected: names(&Algorithm::ALL),
+        })?;
     let key_id = match header.get("kid") {
         None => None,
+        Some(Value::String(key_id)) if key_id.is_empty() => None,
         Some(Value::String(key_id)) if key_id.len() <= MAX_KEY_ID_OCTETS => Some(key_id.clone()),
         Some(Value::String(_)) => {
-            let message = format!("the member `kid` of its header is longer than {MAX_KEY_ID_OCTETS} octets");
+            let message =
+                format!("the member `kid` of its header is longer than {MAX_KEY_ID_OCTETS} octets");
             return Err(malformed(message));
         }
-        Some(_) => return Err(malformed("the member `kid` of its header is not a string".to_owned())),
+        Some(_) => {
+            return Err(malformed(
+                "the member `kid` of its header is not a string".to_owned(),
+            ));
+        }
     };
     Ok((algorithm, key_id))
 }
 
 /// The names of algorithms, as an error message lists them.
 pub fn names(algorithms: &[Algorithm]) -> String {
-    let names: Vec<&str> = algorithms.iter().map(|algorithm| algorithm.name()).collect();
+    let names: Vec<&str> = algorithms
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
     names.join(", ")
 }
 

@@ -39,7 +39,9 @@ pub enum TokenError {
         expected: String,
     },
     /// No entry of the identity file for the token's `iss`.
-    #[error("the issuer {0} is not configured; the claim `iss` must equal a configured issuer octet for octet")]
+    #[error(
+        "the issuer {0} is not configured; the claim `iss` must equal a configured issuer octet for octet"
+    )]
     UnknownIssuer(Excerpt),
     /// The issuer's keys cannot be had at the moment: network, time-out, server error. Trying again may help.
     #[error("the keys of issuer {issuer} cannot be fetched: {why}; try again later")]
@@ -72,7 +74,9 @@ pub enum TokenError {
     #[error("the signature of the ID token does not verify with the keys of issuer {0}")]
     BadSignature(Excerpt),
     /// `exp` has passed.
-    #[error("the ID token expired at {expiry}, {seconds} s before the server's time; fetch a fresh one")]
+    #[error(
+        "the ID token expired at {expiry}, {seconds} s before the server's time; fetch a fresh one"
+    )]
     Expired {
         /// The claim, RFC 3339.
         expiry: String,
@@ -80,7 +84,9 @@ pub enum TokenError {
         seconds: i64,
     },
     /// `nbf` is more than five minutes ahead.
-    #[error("the ID token is not valid before {start}, {seconds} s after the server's time; compare the clocks")]
+    #[error(
+        "the ID token is not valid before {start}, {seconds} s after the server's time; compare the clocks"
+    )]
     NotYetValid {
         /// The claim, RFC 3339.
         start: String,
@@ -110,7 +116,9 @@ pub enum TokenError {
         why: &'static str,
     },
     /// The issuer does not say that the address is verified.
-    #[error("the issuer does not confirm the e-mail address; expected the claim `email_verified` to be true")]
+    #[error(
+        "the issuer does not confirm the e-mail address; expected the claim `email_verified` to be true"
+    )]
     EmailNotVerified,
     /// The address is not one that a certificate can carry.
     #[error("the e-mail address cannot be used: {why}")]
@@ -207,7 +215,7 @@ impl TokenVerifier {
 ///
 /// Typed here rather than by a library's defaults: a time of the wrong type is refused, never skipped.
 fn check_times(claims: &Object, now: OffsetDateTime) -> Result<(), TokenError> {
-    let expiry = date("exp", claims)?.ok_or_else(|| TokenError::MissingClaim { claim: "exp".to_owned() })?;
+    let expiry = date("exp", claims)?.ok_or_else(|| invalid("exp", "it is missing"))?;
     let start = date("nbf", claims)?;
     date("iat", claims)?;
     if expiry < now {
@@ -227,24 +235,37 @@ fn check_times(claims: &Object, now: OffsetDateTime) -> Result<(), TokenError> {
 
 /// Reads a NumericDate: seconds since 1970, fractions dropped (RFC 7519, section 2).
 fn date(claim: &'static str, claims: &Object) -> Result<Option<OffsetDateTime>, TokenError> {
-    let invalid = |why| TokenError::InvalidClaim { claim: claim.to_owned(), why };
     let number = match claims.get(claim) {
         None => return Ok(None),
         Some(Value::Number(number)) => number,
-        Some(_) => return Err(invalid("it is not a number of seconds since 1970")),
+        Some(_) => return Err(invalid(claim, "it is not a number of seconds since 1970")),
     };
     let seconds = number.as_i64().or_else(|| {
         let seconds = number.as_f64()?.floor();
         // Far wider than any date, and every such number has an exact integer.
-        #[expect(clippy::cast_possible_truncation, reason = "within the range of the line before")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "within the range of the line before"
+        )]
         (seconds.abs() < 1e15).then_some(seconds as i64)
     });
     let instant = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    instant.map(Some).ok_or_else(|| invalid("it is no date between the years -9999 and 9999"))
+    instant
+        .map(Some)
+        .ok_or_else(|| invalid(claim, "it is no date between the years -9999 and 9999"))
+}
+
+fn invalid(claim: &str, why: &'static str) -> TokenError {
+    TokenError::InvalidClaim {
+        claim: claim.to_owned(),
+        why,
+    }
 }
 
 fn rfc3339(instant: OffsetDateTime) -> String {
-    instant.format(&Rfc3339).unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
+    instant
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }
 
 /// Checks that `aud`, a string or a list of strings, holds the configured audience (RFC 7519, section 4.1.3).
@@ -253,20 +274,20 @@ fn check_audience(claims: &Object, expected: &str) -> Result<(), TokenError> {
         found: Excerpt::new(found),
         expected: expected.to_owned(),
     };
-    let invalid = || TokenError::InvalidClaim {
-        claim: "aud".to_owned(),
-        why: "it is neither a string nor a list of strings",
-    };
+    let wrong_type = || invalid("aud", "it is neither a string nor a list of strings");
     match claims.get("aud") {
         Some(Value::String(audience)) if audience == expected => Ok(()),
         Some(Value::String(audience)) => Err(mismatch(audience)),
         Some(Value::Array(audiences)) => {
             let audiences: Option<Vec<&str>> = audiences.iter().map(Value::as_str).collect();
-            let audiences = audiences.ok_or_else(invalid)?;
-            if audiences.contains(&expected) { Ok(()) } else { Err(mismatch(&audiences.join(", "))) }
+            let audiences = audiences.ok_or_else(wrong_type)?;
+            if audiences.contains(&expected) {
+                Ok(())
+            } else {
+                Err(mismatch(&audiences.join(", ")))
+            }
         }
-        Some(_) => Err(invalid()),
-        None => Err(TokenError::MissingClaim { claim: "aud".to_owned() }),
+        Some(_) => Err(wrong_type()),
+        None => Err(invalid("aud", "it is missing")),
     }
 }
-
