@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod dev;
 pub mod listener;
+pub mod logging;
 pub mod server;
 
 // Layer 4: wire formats.
@@ -33,3 +34,10 @@ pub mod clock;
 pub mod metrics;
 pub mod random;
 pub mod reason;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit of this build, or `unknown`.
+pub const REVISION: &str = env!("MAYFLY_REVISION");
+/// The compiler of this build, such as `rustc-1.95.0`.
+pub const RUSTC: &str = env!("MAYFLY_RUSTC");
