@@ -8,6 +8,7 @@
 pub mod commands;
 pub mod config;
 pub mod dev;
+pub mod instance;
 pub mod listener;
 pub mod logging;
 pub mod server;
@@ -17,7 +18,9 @@ pub mod api;
 
 // Layer 3: what the product is for.
 pub mod ca;
+pub mod client;
 pub mod ctlog;
+pub mod trust;
 
 // Layer 2: who is asking; a verifiable log of opaque entries.
 pub mod identity;
