@@ -35,7 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "ca", "ctlog", "identity", "metrics", "random", "reason", "x509",
+            "ca", "ctlog", "identity", "metrics", "random", "reason", "x509", "store",
         ],
     ),
     // Layer 5: puts the parts together.
@@ -45,20 +45,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["api", "ca", "ctlog", "logging", "trust"]),
     (
         "instance",
-        &["ca", "clock", "config", "ctlog", "keys", "random", "x509"],
+        &[
+            "ca", "clock", "config", "ctlog", "keys", "random", "x509", "store",
+        ],
     ),
     (
         "server",
         &[
             "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "metrics", "random", "trust", "x509",
+            "metrics", "random", "trust", "x509", "store",
         ],
     ),
     (
         "commands",
         &[
             "ca", "client", "clock", "config", "dev", "instance", "keys", "logging", "random",
-            "server", "tlog", "trust", "x509",
+            "server", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
