@@ -23,7 +23,7 @@ use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, TreeHead};
 use crate::tlog::tile::TilePath;
 use crate::tlog::tree::{Hash, leaf_hash};
-use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Pace, Position};
+use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Position, Timing};
 use crate::x509::chain::CertificateChain;
 
 /// The name of the blob that says which log a store holds.
@@ -428,8 +428,13 @@ impl EmbeddedLog {
         self.store_issuers(&submission.chain)
             .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
         let submission = Arc::new(submission);
+        let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
             submission: Arc::clone(&submission),
+            fingerprints: certificates
+                .iter()
+                .flat_map(|certificate| *certificate.fingerprint())
+                .collect(),
             sct_extensions: self.settings.sct_extensions,
         };
         let position = self.log.append(Box::new(entry)).await?;
@@ -539,7 +544,7 @@ fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogK
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
         high_water: settings.high_water.clone(),
-        pace: Pace::default(),
+        timing: Timing::default(),
         on_fatal: Arc::clone(&parts.on_fatal),
     }
 }
@@ -555,6 +560,8 @@ fn hex(bytes: &[u8]) -> String {
 /// A submission on its way to its index.
 struct PrecertificateEntry {
     submission: Arc<Submission>,
+    /// Of the chain's certificates, one after the other.
+    fingerprints: Vec<u8>,
     sct_extensions: SctExtensions,
 }
 
@@ -570,9 +577,7 @@ impl Entry for PrecertificateEntry {
         }
         .bytes();
         sct::extend_u24(&mut bytes, &submission.precertificate);
-        let certificates = submission.chain.certificates();
-        let fingerprints = certificates.iter().flat_map(|it| it.fingerprint());
-        sct::extend_u16(&mut bytes, &fingerprints.copied().collect::<Vec<_>>());
+        sct::extend_u16(&mut bytes, &self.fingerprints);
         bytes
     }
 }
