@@ -81,6 +81,12 @@ impl LogSite {
         }
     }
 
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &EmbeddedLog {
+        &self.log
+    }
+
     /// Answers for `path`, which is what follows `/ct/<name>/` in the URL, as it was sent.
     #[must_use]
     pub fn read(&self, path: &str) -> Page {
@@ -132,6 +138,19 @@ impl LogSite {
         };
         let bytes = self.log.tile(tile)?;
         Ok(bytes.map(|bytes| Page::found("application/octet-stream", IMMUTABLE, bytes)))
+    }
+}
+
+/// The name of a path below `/ct/` in metrics and logs.
+#[must_use]
+pub fn endpoint_name(path: &str) -> &'static str {
+    match path.split('/').nth(3) {
+        Some("checkpoint") => "ct_checkpoint",
+        Some("tile") => "ct_tile",
+        Some("issuer") => "ct_issuer",
+        Some("log.v3.json") => "ct_description",
+        Some("ct") => "ct_get_roots",
+        _ => "other",
     }
 }
 

@@ -561,3 +561,442 @@ impl<'de> Visitor<'de> for Skipped {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NO_HEADER: [&[u8]; 0] = [];
+    const HEADER: [&[u8]; 1] = [b"Bearer from-header"];
+    const PEM: &str = "-----BEGIN PUBLIC KEY-----\nAA==\n-----END PUBLIC KEY-----";
+
+    /// What a request came to: token, key or request, proof.
+    fn shown(request: &SigningRequest) -> (String, String, Vec<u8>) {
+        let token = request.token.as_str().to_owned();
+        match &request.proof {
+            ProofOfPossession::Challenge {
+                public_key,
+                signature,
+                ..
+            } => (
+                token,
+                String::from_utf8_lossy(public_key).into_owned(),
+                signature.clone(),
+            ),
+            ProofOfPossession::CertificateRequest { pem } => (
+                token,
+                format!("csr {}", String::from_utf8_lossy(pem)),
+                Vec::new(),
+            ),
+        }
+    }
+
+    fn v2(body: &str) -> Result<SigningRequest, RequestError> {
+        decode_v2(body.as_bytes(), HEADER)
+    }
+
+    #[test]
+    fn the_second_version_reads_what_clients_send() {
+        let pem = PEM.replace('\n', "\\n");
+        for (client, body, token, key, proof) in [
+            (
+                "cosign, sigstore-go",
+                format!(
+                    r#"{{"publicKeyRequest":{{"publicKey":{{"algorithm":"ECDSA","content":"{pem}"}},"proofOfPossession":"AQID"}}}}"#
+                ),
+                "from-header",
+                PEM,
+                &[1, 2, 3][..],
+            ),
+            (
+                "sigstore-js",
+                format!(
+                    r#"{{"credentials":{{"oidcIdentityToken":"from-body"}},"publicKeyRequest":{{"publicKey":{{"algorithm":"ECDSA","content":"{pem}"}},"proofOfPossession":"AQID"}}}}"#
+                ),
+                "from-body",
+                PEM,
+                &[1, 2, 3],
+            ),
+            (
+                "sigstore-python, sigstore-rs",
+                r#"{"certificateSigningRequest": "aGVsbG8="}"#.to_owned(),
+                "from-header",
+                "csr hello",
+                &[],
+            ),
+            (
+                "snake case",
+                r#"{"credentials":{"oidc_identity_token":"t"},"public_key_request":{"public_key":{"content":"k"},"proof_of_possession":"AQ"}}"#.to_owned(),
+                "t",
+                "k",
+                &[1],
+            ),
+            (
+                "snake case",
+                r#"{"certificate_signing_request":"aGVsbG8"}"#.to_owned(),
+                "from-header",
+                "csr hello",
+                &[],
+            ),
+            (
+                "null is absence",
+                r#" {"certificateSigningRequest":null,"credentials":null,"publicKeyRequest":{"publicKey":{"content":"k"},"proofOfPossession":null}} "#.to_owned(),
+                "from-header",
+                "k",
+                &[],
+            ),
+            (
+                "unknown members, any algorithm",
+                r#"{"x":[{"a":1.5e3,"a":null},true,"s"],"publicKeyRequest":{"y":{},"publicKey":{"algorithm":{"a":[]},"content":"k"}}}"#.to_owned(),
+                "from-header",
+                "k",
+                &[],
+            ),
+            (
+                "empty request beside nothing",
+                r#"{"certificateSigningRequest":"","credentials":{"oidcIdentityToken":""}}"#.to_owned(),
+                "from-header",
+                "",
+                &[],
+            ),
+            ("empty body", String::new(), "from-header", "", &[]),
+            ("white space", " \r\n".to_owned(), "from-header", "", &[]),
+            ("empty object", "{}".to_owned(), "from-header", "", &[]),
+            (
+                "white space around the token",
+                r#"{"credentials":{"oidcIdentityToken":" \n t \t"}}"#.to_owned(),
+                "t",
+                "",
+                &[],
+            ),
+        ] {
+            let request = v2(&body).unwrap_or_else(|error| panic!("{client}: {error}"));
+            assert_eq!(
+                shown(&request),
+                (token.to_owned(), key.to_owned(), proof.to_vec()),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_pem_alone_in_the_second_version_and_der_too_in_the_first() {
+        let encoding = |request: SigningRequest| match request.proof {
+            ProofOfPossession::Challenge { encoding, .. } => Some(encoding),
+            ProofOfPossession::CertificateRequest { .. } => None,
+        };
+        assert_eq!(encoding(v2("{}").unwrap()), Some(KeyEncoding::Pem));
+        let first = decode_v1(br#"{"publicKey":{}}"#, HEADER).unwrap();
+        assert_eq!(encoding(first), Some(KeyEncoding::PemOrDer));
+    }
+
+    #[test]
+    fn the_first_version_reads_what_clients_send() {
+        for (client, body, key, proof) in [
+            (
+                "gitsign",
+                r#"{"publicKey":{"content":"MAA=","algorithm":"ecdsa"},"signedEmailAddress":"AQID","certificateSigningRequest":null}"#,
+                "0\0",
+                &[1, 2, 3][..],
+            ),
+            (
+                "sigstore-rs",
+                r#"{"publicKey":{"content":"MAA=","algorithm":"ed25519"},"signedEmailAddress":"AQID"}"#,
+                "0\0",
+                &[1, 2, 3],
+            ),
+            (
+                "a request wins over a key",
+                r#"{"publicKey":{"content":"MAA="},"certificateSigningRequest":"aGVsbG8="}"#,
+                "csr hello",
+                &[],
+            ),
+            (
+                "an empty request does not",
+                r#"{"publicKey":{"content":"MAA="},"certificateSigningRequest":""}"#,
+                "0\0",
+                &[],
+            ),
+            (
+                "a token in the body is not looked at",
+                r#"{"credentials":{"oidcIdentityToken":5},"publicKey":{"content":"MAA="}}"#,
+                "0\0",
+                &[],
+            ),
+        ] {
+            let request = decode_v1(body.as_bytes(), HEADER)
+                .unwrap_or_else(|error| panic!("{client}: {error}"));
+            assert_eq!(
+                shown(&request),
+                ("from-header".to_owned(), key.to_owned(), proof.to_vec()),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_version_wants_a_key_before_a_token() {
+        for body in [
+            "",
+            "{}",
+            r#"{"publicKey":null}"#,
+            r#"{"public_key":{"content":"MAA="}}"#,
+        ] {
+            let error = decode_v1(body.as_bytes(), NO_HEADER).unwrap_err();
+            assert!(matches!(error, RequestError::NoKey), "{body}: {error}");
+            assert_eq!(error.reason(), Reason::MalformedPublicKey);
+        }
+        let error = decode_v1(br#"{"publicKey":{}}"#, NO_HEADER).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the request has no ID token; send `Authorization: Bearer <token>`"
+        );
+        assert_eq!(error.reason(), Reason::MissingToken);
+    }
+
+    #[test]
+    fn tokens_are_read_from_one_header_with_or_without_scheme() {
+        for (header, token) in [
+            ("Bearer t.o.k", "t.o.k"),
+            ("bearer t.o.k", "t.o.k"),
+            ("BEARER  t.o.k ", "t.o.k"),
+            (" t.o.k ", "t.o.k"),
+            ("Token t.o.k", "Token t.o.k"),
+            ("bearerish", "bearerish"),
+            ("bearer\u{e9}xy", "bearer\u{e9}xy"),
+        ] {
+            let request = decode_v2(b"{}", [header.as_bytes()]).unwrap();
+            assert_eq!(request.token.as_str(), token, "{header}");
+        }
+        for header in ["", " ", "Bearer", "bearer ", "Bearer \t "] {
+            let error = decode_v2(b"{}", [header.as_bytes()]).unwrap_err();
+            assert!(
+                matches!(error, RequestError::NoToken { .. }),
+                "{header:?}: {error}"
+            );
+            assert_eq!(error.reason(), Reason::MissingToken);
+        }
+        let error = decode_v2(b"{}", [&b"Bearer \xff"[..]]).unwrap_err();
+        assert_eq!(error.reason(), Reason::MissingToken);
+        let error = decode_v2(b"{}", NO_HEADER).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the request has no ID token; send `credentials.oidcIdentityToken` or `Authorization: Bearer <token>`"
+        );
+    }
+
+    #[test]
+    fn two_authorization_headers_are_no_token_unless_the_body_has_one() {
+        let headers = [&b"Bearer a"[..], b"Bearer b"];
+        let error = decode_v2(b"{}", headers).unwrap_err();
+        assert!(
+            matches!(error, RequestError::SeveralAuthorizations),
+            "{error}"
+        );
+        assert_eq!(error.reason(), Reason::MissingToken);
+        let body = br#"{"credentials":{"oidcIdentityToken":"t"}}"#;
+        assert_eq!(decode_v2(body, headers).unwrap().token.as_str(), "t");
+    }
+
+    #[test]
+    fn what_is_not_the_expected_json_is_refused_with_its_place() {
+        for (body, text) in [
+            ("hello", "expected value at line 1 column 1"),
+            ("null", "the request body must be an object, not null"),
+            (
+                "[]",
+                "invalid type: sequence, expected the request body to be an object",
+            ),
+            (
+                "1",
+                "invalid type: integer `1`, expected the request body to be an object",
+            ),
+            ("\"s\"", "the request body must be an object, not a string"),
+            ("{", "EOF while parsing an object"),
+            ("{} x", "trailing characters at line 1 column 4"),
+            ("{}{}", "trailing characters at line 1 column 3"),
+            ("\u{feff}{}", "expected value at line 1 column 1"),
+            ("{'a':1}", "key must be a string"),
+            (r#"{"a":1,}"#, "trailing comma"),
+            (r#"{"a":1e999999}"#, "number out of range"),
+            (r#"{"a":"\ud800"}"#, "unexpected end of hex escape"),
+            (
+                r#"{"credentials":{},"credentials":{}}"#,
+                "`credentials` is given twice at line 1 column 31",
+            ),
+            (
+                r#"{"credentials":null,"credentials":{}}"#,
+                "`credentials` is given twice",
+            ),
+            (
+                "{\"credentials\":{\n\"oidcIdentityToken\":\"a\",\"oidc_identity_token\":\"b\"}}",
+                "`oidcIdentityToken` is given twice at line 2 column 45",
+            ),
+            (
+                r#"{"publicKeyRequest":{"publicKey":{"content":"a","content":"a"}}}"#,
+                "`content` is given twice",
+            ),
+            (
+                r#"{"credentials":5}"#,
+                "invalid type: integer `5`, expected `credentials` to be an object",
+            ),
+            (
+                r#"{"credentials":{"oidcIdentityToken":{}}}"#,
+                "invalid type: map, expected `oidcIdentityToken` to be a string",
+            ),
+            (
+                r#"{"publicKeyRequest":{"proofOfPossession":[1]}}"#,
+                "invalid type: sequence, expected `proofOfPossession` to be a string of base64",
+            ),
+            (
+                r#"{"publicKeyRequest":{"proofOfPossession":"!!!"}}"#,
+                "`proofOfPossession` is not base64 at line 1 column 46",
+            ),
+            (
+                r#"{"publicKeyRequest":{},"certificateSigningRequest":""}"#,
+                "`publicKeyRequest` and `certificateSigningRequest` exclude each other",
+            ),
+            (
+                r#"{"certificateSigningRequest":"YQ==","publicKeyRequest":{}}"#,
+                "`publicKeyRequest` and `certificateSigningRequest` exclude each other",
+            ),
+        ] {
+            let error = v2(body).unwrap_err();
+            assert_eq!(error.reason(), Reason::MalformedRequest, "{body}");
+            let expected = format!("the request body is not valid: {text}");
+            assert!(error.to_string().starts_with(&expected), "{body}: {error}");
+        }
+        for body in [
+            &b"{\"credentials\":{\"oidcIdentityToken\":\"\xff\"}}"[..],
+            b"\xff\xfe{\0}\0",
+        ] {
+            let error = decode_v2(body, HEADER).unwrap_err();
+            assert_eq!(error.reason(), Reason::MalformedRequest);
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_what_was_sent() {
+        for body in [
+            r#""SECRET""#,
+            r#"{"credentials":"SECRET"}"#,
+            r#"{"publicKeyRequest":"SECRET"}"#,
+            r#"{"publicKeyRequest":{"publicKey":"SECRET"}}"#,
+            r#"{"publicKeyRequest":{"proofOfPossession":"SECRET!"}}"#,
+            r#"{"certificateSigningRequest":"SECRET!"}"#,
+            r#"{"credentials":{"oidcIdentityToken":"SECRET"},"credentials":{}}"#,
+            r#"{"SECRET":tru}"#,
+            r#"{"credentials":{"oidcIdentityToken":"SECRET\x"}}"#,
+            r#"{"credentials":{"oidcIdentityToken":"SECRET"}"#,
+        ] {
+            let error = v2(body).unwrap_err();
+            assert!(
+                !format!("{error} {error:?}").contains("SECRET"),
+                "{body}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_in_members_that_are_skipped_too() {
+        // The body is the first level.
+        let nested = |open: &str, close: &str, levels: usize| {
+            format!(
+                r#"{{"x":{}1{}}}"#,
+                open.repeat(levels),
+                close.repeat(levels)
+            )
+        };
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            assert!(v2(&nested(open, close, 31)).is_ok(), "{open}");
+            for levels in [32, 127, 128, 50_000] {
+                let error = v2(&nested(open, close, levels)).unwrap_err();
+                assert_eq!(error.reason(), Reason::MalformedRequest, "{open} {levels}");
+                assert!(
+                    error
+                        .to_string()
+                        .contains("nested more than 32 levels deep"),
+                    "{error}"
+                );
+            }
+        }
+        for body in ["[".repeat(100_000), r#"{"a":"#.repeat(50_000)] {
+            assert_eq!(v2(&body).unwrap_err().reason(), Reason::MalformedRequest);
+        }
+        let inside = |levels: usize| {
+            format!(
+                r#"{{"publicKeyRequest":{{"publicKey":{{"algorithm":{}{}}}}}}}"#,
+                "[".repeat(levels),
+                "]".repeat(levels)
+            )
+        };
+        assert!(v2(&inside(29)).is_ok());
+        assert!(v2(&inside(30)).is_err());
+    }
+
+    #[test]
+    fn base64_is_lenient_in_form_and_strict_in_value() {
+        for (text, bytes) in [
+            ("", Some(&b""[..])),
+            ("+/8=", Some(&[0xfb, 0xff])),
+            ("-_8=", Some(&[0xfb, 0xff])),
+            ("+/8", Some(&[0xfb, 0xff])),
+            ("-_8", Some(&[0xfb, 0xff])),
+            ("AQ\r\nID\n", Some(&[1, 2, 3])),
+            ("A\nQ=\n=", Some(&[1])),
+            ("+_8=", None),
+            ("AQ=", None),
+            ("A===", None),
+            ("A", None),
+            ("AQID====", None),
+            ("AQID=", None),
+            ("AQ==AQ==", None),
+            ("AR==", None),
+            ("AQ ID", None),
+            ("AQ*=", None),
+            ("=", None),
+            ("====", None),
+        ] {
+            assert_eq!(decode_base64(text).as_deref(), bytes, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_of_base64_is_the_same_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            line in 1_usize..80,
+        ) {
+            for padded in [STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)] {
+                let lines = |end: &str| {
+                    padded.as_bytes().chunks(line).fold(String::new(), |text, digits| {
+                        text + str::from_utf8(digits).unwrap() + end
+                    })
+                };
+                for text in [
+                    padded.as_str(),
+                    padded.trim_end_matches('='),
+                    &lines("\n"),
+                    &lines("\r\n"),
+                ] {
+                    prop_assert_eq!(decode_base64(text), Some(bytes.clone()), "{:?}", text);
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_is_decoded_is_strict_base64_in_its_normal_form(text in "[A-Da-d0-9+/_=\r\n-]{0,24}") {
+            if let Some(bytes) = decode_base64(&text) {
+                let normal: String = text
+                    .replace(['\r', '\n'], "")
+                    .replace('-', "+")
+                    .replace('_', "/");
+                let strict = STANDARD.encode(bytes);
+                prop_assert!(normal == strict || normal == strict.trim_end_matches('='), "{:?}", text);
+            }
+        }
+    }
+}

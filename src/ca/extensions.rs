@@ -163,3 +163,189 @@ pub fn subject_alternative_name(san: &San) -> Result<Vec<u8>, EncodingError> {
         &[&der::encode(tag, &[name.as_bytes()])],
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::BuildFacts;
+
+    /// Every fact, in no order that matters to the certificate.
+    const FACTS: [BuildFact; 20] = [
+        BuildFact::DeploymentEnvironment,
+        BuildFact::BuildTrigger,
+        BuildFact::RunInvocationUri,
+        BuildFact::SourceRepositoryVisibilityAtSigning,
+        BuildFact::GithubWorkflowTrigger,
+        BuildFact::GithubWorkflowSha,
+        BuildFact::GithubWorkflowName,
+        BuildFact::GithubWorkflowRepository,
+        BuildFact::GithubWorkflowRef,
+        BuildFact::BuildSignerUri,
+        BuildFact::BuildSignerDigest,
+        BuildFact::RunnerEnvironment,
+        BuildFact::SourceRepositoryUri,
+        BuildFact::SourceRepositoryDigest,
+        BuildFact::SourceRepositoryRef,
+        BuildFact::SourceRepositoryIdentifier,
+        BuildFact::SourceRepositoryOwnerUri,
+        BuildFact::SourceRepositoryOwnerIdentifier,
+        BuildFact::BuildConfigUri,
+        BuildFact::BuildConfigDigest,
+    ];
+
+    fn identity() -> Identity {
+        Identity {
+            issuer_id: "test".into(),
+            issuer_type: "email",
+            issuer: "https://id.example".to_owned(),
+            subject: "4711".to_owned(),
+            challenge_claim: "email",
+            challenge: "alice@example.com".to_owned(),
+            san: San::Email("alice@example.com".to_owned()),
+            build: BuildFacts::default(),
+        }
+    }
+
+    #[test]
+    fn a_person_has_issuer_twice_and_subject() {
+        let expected = [
+            (1, &b"https://id.example"[..]),
+            (8, b"\x0c\x12https://id.example"),
+            (24, b"\x0c\x044711"),
+        ]
+        .map(|(number, value)| Extension {
+            number,
+            value: value.to_vec(),
+        });
+        assert_eq!(encode(&identity()).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_fact_has_its_extension_in_the_order_of_numbers() {
+        let mut identity = identity();
+        for fact in FACTS {
+            identity.build.set(fact, format!("{fact:?}"));
+        }
+        let named = encode(&identity).unwrap().into_iter().map(|extension| {
+            let text = match extension.value.as_slice() {
+                [0x0c, length, text @ ..] if usize::from(*length) == text.len() => text,
+                raw if extension.number <= 6 => raw,
+                other => panic!("{}: {other:02x?}", extension.number),
+            };
+            format!("{} {}", extension.number, str::from_utf8(text).unwrap())
+        });
+        assert_eq!(
+            named.collect::<Vec<_>>(),
+            [
+                "1 https://id.example",
+                "2 GithubWorkflowTrigger",
+                "3 GithubWorkflowSha",
+                "4 GithubWorkflowName",
+                "5 GithubWorkflowRepository",
+                "6 GithubWorkflowRef",
+                "8 https://id.example",
+                "9 BuildSignerUri",
+                "10 BuildSignerDigest",
+                "11 RunnerEnvironment",
+                "12 SourceRepositoryUri",
+                "13 SourceRepositoryDigest",
+                "14 SourceRepositoryRef",
+                "15 SourceRepositoryIdentifier",
+                "16 SourceRepositoryOwnerUri",
+                "17 SourceRepositoryOwnerIdentifier",
+                "18 BuildConfigUri",
+                "19 BuildConfigDigest",
+                "20 BuildTrigger",
+                "21 RunInvocationUri",
+                "22 SourceRepositoryVisibilityAtSigning",
+                "23 DeploymentEnvironment",
+                "24 4711",
+            ]
+        );
+    }
+
+    #[test]
+    fn values_are_utf8_of_any_length_and_nothing_is_escaped() {
+        let mut identity = identity();
+        identity
+            .build
+            .set(BuildFact::GithubWorkflowName, "naïve <&> 🦋".to_owned());
+        identity.build.set(BuildFact::BuildTrigger, "x".repeat(200));
+        let extensions = encode(&identity).unwrap();
+        let value = |number| {
+            &extensions
+                .iter()
+                .find(|found| found.number == number)
+                .unwrap()
+                .value
+        };
+        assert_eq!(value(4), "naïve <&> 🦋".as_bytes());
+        assert_eq!(value(20)[..3], [0x0c, 0x81, 200]);
+        assert_eq!(value(20).len(), 203);
+    }
+
+    #[test]
+    fn an_identity_without_issuer_or_subject() {
+        let mut identity = identity();
+        identity.subject.clear();
+        let numbers = encode(&identity)
+            .unwrap()
+            .into_iter()
+            .map(|extension| extension.number);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 8]);
+
+        identity.issuer.clear();
+        let error = encode(&identity).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "extensions must have a non-empty issuer url"
+        );
+        assert_eq!(error.reason(), Reason::TemplateError);
+    }
+
+    #[test]
+    fn oids_lie_below_the_arc() {
+        let extension = Extension {
+            number: 24,
+            value: Vec::new(),
+        };
+        assert_eq!(extension.oid(), [1, 3, 6, 1, 4, 1, 57264, 1, 24]);
+    }
+
+    #[test]
+    fn the_name_is_one_general_name() {
+        for (san, expected) in [
+            (
+                San::Email("a@b.c".to_owned()),
+                &b"\x30\x07\x81\x05a@b.c"[..],
+            ),
+            (
+                San::Uri("https://x/y".to_owned()),
+                b"\x30\x0d\x86\x0bhttps://x/y",
+            ),
+        ] {
+            assert_eq!(subject_alternative_name(&san).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_outside_ascii_is_refused_with_the_text_of_fulcio() {
+        for (san, shown) in [
+            (
+                San::Email("föö@example.com".to_owned()),
+                "\"föö@example.com\"",
+            ),
+            (
+                San::Uri("https://ö\u{202e}\n".to_owned()),
+                "\"https://ö\\u202e\\u000a\"",
+            ),
+        ] {
+            let error = subject_alternative_name(&san).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("x509: {shown} cannot be encoded as an IA5String")
+            );
+            assert_eq!(error.reason(), Reason::TemplateError);
+        }
+    }
+}

@@ -5,9 +5,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{BoxFuture, FutureExt};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -233,9 +235,46 @@ struct LogJson {
     origin: String,
     /// Hexadecimal.
     log_id: String,
+    /// The public key, a DER `SubjectPublicKeyInfo` in base64.
+    public_key: String,
     sct_extensions: SctExtensions,
     #[serde(with = "time::serde::rfc3339")]
     created: OffsetDateTime,
+}
+
+/// What a log's folder tells of it without its key, and while another process has it open.
+#[derive(Clone, Debug)]
+pub struct LogDescription {
+    /// The first line of its checkpoints.
+    pub origin: String,
+    /// The public key, a DER `SubjectPublicKeyInfo`.
+    pub public_key_der: Vec<u8>,
+    /// When it was created; no timestamp of it is older.
+    pub created: OffsetDateTime,
+}
+
+impl LogDescription {
+    /// Reads the description of the log in a folder.
+    ///
+    /// # Errors
+    /// When there is no log, or a newer version made it.
+    pub fn read(folder: &Path) -> Result<Self, EmbeddedLogError> {
+        let json = std::fs::read(folder.join(LOG_JSON)).map_err(|_| EmbeddedLogError::NoLog)?;
+        let malformed = |error: String| EmbeddedLogError::Malformed(error);
+        let log_json: LogJson =
+            serde_json::from_slice(&json).map_err(|error| malformed(error.to_string()))?;
+        if log_json.format > FORMAT {
+            return Err(EmbeddedLogError::NewerVersion(log_json.format));
+        }
+        let public_key_der = STANDARD
+            .decode(&log_json.public_key)
+            .map_err(|error| malformed(error.to_string()))?;
+        Ok(Self {
+            origin: log_json.origin,
+            public_key_der,
+            created: log_json.created,
+        })
+    }
 }
 
 /// Our own log.
@@ -270,6 +309,7 @@ impl EmbeddedLog {
             format: FORMAT,
             origin: settings.origin.clone(),
             log_id: hex(key.identity().log_id()),
+            public_key: STANDARD.encode(key.identity().public_key_der()),
             sct_extensions: settings.sct_extensions,
             created: created.replace_nanosecond(0).unwrap_or(created),
         };

@@ -4,7 +4,19 @@
 
 use std::sync::Arc;
 
+pub mod claims;
+pub mod config;
 pub mod excerpt;
+pub mod issuers;
+pub mod json;
+pub mod jwks;
+pub mod jws;
+pub mod verifier;
+
+pub use config::{Finding, Severity};
+pub use issuers::{Issuer, IssuerConfiguration, Issuers};
+pub use jwks::KeySource;
+pub use verifier::{TokenError, TokenVerifier};
 
 /// What a verified token proves about its bearer.
 #[derive(Clone, Debug, Eq, PartialEq)]

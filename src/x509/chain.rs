@@ -150,16 +150,13 @@ impl Certificate {
             .extended_key_usage()
             .ok()?
             .map(|extension| extension.value);
-        let subject_key_identifier =
-            parsed
-                .extensions()
-                .iter()
-                .find_map(|extension| match extension.parsed_extension() {
-                    ParsedExtension::SubjectKeyIdentifier(identifier) => {
-                        Some(identifier.0.to_vec())
-                    }
-                    _ => None,
-                });
+        let subject_key_identifier = parsed.extensions().iter().find_map(|extension| {
+            let ParsedExtension::SubjectKeyIdentifier(identifier) = extension.parsed_extension()
+            else {
+                return None;
+            };
+            Some(identifier.0.to_vec())
+        });
         let text_of = |name: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>| {
             name.and_then(|attribute| attribute.as_str().ok())
                 .map(str::to_owned)

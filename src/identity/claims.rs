@@ -1,0 +1,516 @@
+//! What the claims of a verified token prove, by the configured type of its issuer.
+//!
+//! Types that only copy claims are rows of a table; `email` and `uri` have rules of their own.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::excerpt::{Excerpt, is_invisible};
+use super::json::Object;
+use super::verifier::TokenError;
+use super::{BuildFact, BuildFacts, Identity, Issuer, San};
+
+/// The longest value of a claim that goes into a certificate, in octets.
+const MAX_VALUE_OCTETS: usize = 2048;
+
+/// The types that an issuer may have.
+pub const SUPPORTED_TYPES: [&str; 3] = ["email", "github-workflow", "uri"];
+
+/// How the claims of an issuer's tokens become an identity: the issuer's type with what it needs to know.
+#[derive(Clone, Debug)]
+pub enum IdentityRule {
+    /// An e-mail address that the issuer has verified.
+    Email(EmailRule),
+    /// A subject that is a URI on one host.
+    Uri(UriRule),
+    /// A build, described by claims that are copied.
+    Build(&'static BuildType),
+}
+
+/// What to make of the tokens of an e-mail issuer.
+#[derive(Clone, Debug, Default)]
+pub struct EmailRule {
+    /// The claim that names the issuer in the certificate, in place of `iss`.
+    pub issuer_claim: Option<ClaimPath>,
+    /// Whether addresses are taken without the issuer saying that it has verified them.
+    pub skip_verification: bool,
+}
+
+/// Where the subjects of a `uri` issuer lie: every subject is `scheme://authority` and a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UriRule {
+    /// `http` or `https`, as the issuer's URL.
+    pub scheme: String,
+    /// Host, and port where one is written.
+    pub authority: String,
+}
+
+/// A kind of build service, as a row of a table.
+#[derive(Debug)]
+pub struct BuildType {
+    /// The configured type.
+    name: &'static str,
+    /// What the URLs in its certificates begin with.
+    base_url: &'static str,
+    /// The URL that is the certificate's name, as a path of claims below `base_url`.
+    san: &'static [Piece],
+    /// The facts of the certificate, and what each is made of. Every claim that is named must be there.
+    facts: &'static [(BuildFact, Source)],
+}
+
+/// What a build fact is made of.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// A claim, as it is.
+    Claim(&'static str),
+    /// A URL below the type's base URL.
+    Url(&'static [Piece]),
+}
+
+/// One element of a URL's path.
+#[derive(Clone, Copy, Debug)]
+enum Piece {
+    /// A claim's value.
+    Claim(&'static str),
+    /// This text.
+    Text(&'static str),
+}
+
+/// The build services whose mapping is fixed.
+static BUILD_TYPES: [BuildType; 1] = [GITHUB_WORKFLOW];
+
+const GITHUB_WORKFLOW: BuildType = {
+    use BuildFact as Fact;
+    use Source::{Claim, Url};
+    BuildType {
+        name: "github-workflow",
+        base_url: "https://github.com/",
+        san: &[Piece::Claim("job_workflow_ref")],
+        facts: &[
+            (Fact::GithubWorkflowTrigger, Claim("event_name")),
+            (Fact::GithubWorkflowSha, Claim("sha")),
+            (Fact::GithubWorkflowName, Claim("workflow")),
+            (Fact::GithubWorkflowRepository, Claim("repository")),
+            (Fact::GithubWorkflowRef, Claim("ref")),
+            (
+                Fact::BuildSignerUri,
+                Url(&[Piece::Claim("job_workflow_ref")]),
+            ),
+            (Fact::BuildSignerDigest, Claim("job_workflow_sha")),
+            (Fact::RunnerEnvironment, Claim("runner_environment")),
+            (
+                Fact::SourceRepositoryUri,
+                Url(&[Piece::Claim("repository")]),
+            ),
+            (Fact::SourceRepositoryDigest, Claim("sha")),
+            (Fact::SourceRepositoryRef, Claim("ref")),
+            (Fact::SourceRepositoryIdentifier, Claim("repository_id")),
+            (
+                Fact::SourceRepositoryOwnerUri,
+                Url(&[Piece::Claim("repository_owner")]),
+            ),
+            (
+                Fact::SourceRepositoryOwnerIdentifier,
+                Claim("repository_owner_id"),
+            ),
+            (Fact::BuildConfigUri, Url(&[Piece::Claim("workflow_ref")])),
+            (Fact::BuildConfigDigest, Claim("workflow_sha")),
+            (Fact::BuildTrigger, Claim("event_name")),
+            (
+                Fact::RunInvocationUri,
+                Url(&[
+                    Piece::Claim("repository"),
+                    Piece::Text("actions/runs"),
+                    Piece::Claim("run_id"),
+                    Piece::Text("attempts"),
+                    Piece::Claim("run_attempt"),
+                ]),
+            ),
+            (
+                Fact::SourceRepositoryVisibilityAtSigning,
+                Claim("repository_visibility"),
+            ),
+        ],
+    }
+};
+
+impl IdentityRule {
+    /// The rule of a build type, by its configured name.
+    #[must_use]
+    pub fn build(name: &str) -> Option<Self> {
+        BUILD_TYPES
+            .iter()
+            .find(|build| build.name == name)
+            .map(Self::Build)
+    }
+
+    /// The configured type.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Email(_) => "email",
+            Self::Uri(_) => "uri",
+            Self::Build(build) => build.name,
+        }
+    }
+
+    /// The claim whose value a proof of possession signs.
+    #[must_use]
+    pub const fn challenge_claim(&self) -> &'static str {
+        match self {
+            Self::Email(_) => "email",
+            Self::Uri(_) | Self::Build(_) => "sub",
+        }
+    }
+
+    /// The `subject-domain` of a `uri` issuer; otherwise empty.
+    #[must_use]
+    pub fn subject_domain(&self) -> String {
+        match self {
+            Self::Uri(rule) => format!("{}://{}", rule.scheme, rule.authority),
+            Self::Email(_) | Self::Build(_) => String::new(),
+        }
+    }
+
+    /// Whether addresses count as verified without the issuer saying so.
+    #[must_use]
+    pub const fn skips_email_verification(&self) -> bool {
+        matches!(self, Self::Email(rule) if rule.skip_verification)
+    }
+}
+
+/// Makes an identity of the claims of a token whose signature, times and audience hold.
+///
+/// # Errors
+/// When a claim that the issuer's type needs is missing, or says what a certificate may not.
+pub(super) fn identify(
+    issuer: &Issuer,
+    iss: &str,
+    claims: &Object,
+) -> Result<Identity, TokenError> {
+    let subject = subject(claims)?;
+    let (issuer_name, challenge, san, build) = match &issuer.rule {
+        IdentityRule::Email(rule) => {
+            let email = email(rule, claims)?;
+            let name = match &rule.issuer_claim {
+                Some(path) => path.select(claims)?,
+                None => iss,
+            };
+            (
+                name,
+                email,
+                San::Email(email.to_owned()),
+                BuildFacts::default(),
+            )
+        }
+        IdentityRule::Uri(rule) => {
+            rule.check(subject)?;
+            (
+                iss,
+                subject,
+                San::Uri(subject.to_owned()),
+                BuildFacts::default(),
+            )
+        }
+        IdentityRule::Build(build) => {
+            let san = San::Uri(build.url(build.san, claims)?);
+            (iss, subject, san, build.facts(claims)?)
+        }
+    };
+    Ok(Identity {
+        issuer_id: issuer.id.clone(),
+        issuer_type: issuer.rule.type_name(),
+        issuer: issuer_name.to_owned(),
+        subject: subject.to_owned(),
+        challenge_claim: issuer.rule.challenge_claim(),
+        challenge: challenge.to_owned(),
+        san,
+        build,
+    })
+}
+
+/// The `sub` claim. Every type needs one, because every certificate carries it.
+fn subject(claims: &Object) -> Result<&str, TokenError> {
+    let subject = required_text("sub", claims.get("sub"))?;
+    if subject.trim() != subject {
+        return Err(invalid("sub", "it begins or ends with white space"));
+    }
+    Ok(subject)
+}
+
+/// A claim that must be there: a string, not empty, fit for a certificate.
+fn required_text<'a>(claim: &str, value: Option<&'a Value>) -> Result<&'a str, TokenError> {
+    let text = match value {
+        Some(Value::String(text)) => text,
+        None | Some(Value::Null) => {
+            return Err(TokenError::MissingClaim {
+                claim: claim.to_owned(),
+            });
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(invalid(claim, "it is not a string"));
+        }
+    };
+    if text.is_empty() {
+        Err(TokenError::MissingClaim {
+            claim: claim.to_owned(),
+        })
+    } else if text.len() > MAX_VALUE_OCTETS {
+        Err(invalid(claim, "it is longer than 2048 octets"))
+    } else if text.chars().any(is_invisible) {
+        Err(invalid(
+            claim,
+            "it has control characters or marks that change the direction of text",
+        ))
+    } else {
+        Ok(text)
+    }
+}
+
+fn invalid(claim: &str, why: &'static str) -> TokenError {
+    TokenError::InvalidClaim {
+        claim: claim.to_owned(),
+        why,
+    }
+}
+
+/// The place of a claim inside others: the form `$.outer.inner` of JSONPath (RFC 9535, section 2.5.1), nothing else of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClaimPath(Vec<String>);
+
+/// A text is not a path of the form `$.outer.inner`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected $ and one or more names, such as $.federated_claims.connector_id")]
+pub struct InvalidPath;
+
+impl ClaimPath {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// When the text has another form.
+    pub fn parse(text: &str) -> Result<Self, InvalidPath> {
+        let names = text.strip_prefix("$.").ok_or(InvalidPath)?.split('.');
+        let is_name = |name: &str| {
+            let is_letter =
+                |octet: u8| octet.is_ascii_alphanumeric() || octet == b'_' || octet == b'-';
+            !name.is_empty() && name.bytes().all(is_letter)
+        };
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        if names.iter().all(|name| is_name(name)) {
+            Ok(Self(names))
+        } else {
+            Err(InvalidPath)
+        }
+    }
+
+    /// The text at this place.
+    fn select<'a>(&self, claims: &'a Object) -> Result<&'a str, TokenError> {
+        let (outer, inner) = self
+            .0
+            .split_first()
+            .map_or(("", &[][..]), |(outer, inner)| (outer, inner));
+        let value = inner
+            .iter()
+            .fold(claims.get(outer), |value, name| value?.get(name));
+        required_text(&self.0.join("."), value)
+    }
+}
+
+/// The address of a token, when the issuer vouches for it.
+fn email<'a>(rule: &EmailRule, claims: &'a Object) -> Result<&'a str, TokenError> {
+    let is_verified = match claims.get("email_verified") {
+        None => false,
+        Some(Value::Bool(is_verified)) => *is_verified,
+        Some(Value::String(text)) if matches!(text.as_str(), "true" | "True") => true,
+        Some(Value::String(text)) if matches!(text.as_str(), "false" | "False") => false,
+        Some(_) => return Err(invalid("email_verified", "it is neither true nor false")),
+    };
+    let address = match claims.get("email") {
+        Some(Value::String(address)) => address,
+        Some(_) | None => {
+            return Err(TokenError::InvalidEmail {
+                why: "the claim `email` is missing or not a string",
+            });
+        }
+    };
+    check_address(address).map_err(|why| TokenError::InvalidEmail { why })?;
+    if is_verified || rule.skip_verification {
+        Ok(address)
+    } else {
+        Err(TokenError::EmailNotVerified)
+    }
+}
+
+/// Checks that an address is a dot-atom at a domain name, in ASCII (RFC 5321, sections 4.1.2 and 4.5.3.1).
+///
+/// Quoted local parts, comments, address literals and one-label domains are refused: verifiers compare addresses as text.
+fn check_address(address: &str) -> Result<(), &'static str> {
+    const MAX_ADDRESS: usize = 254;
+    const MAX_LOCAL: usize = 64;
+    if !address.is_ascii() {
+        return Err("the claim `email` is not ASCII, which the certificate's rfc822Name must be");
+    }
+    if address.len() > MAX_ADDRESS {
+        return Err("the claim `email` is longer than 254 octets");
+    }
+    let Some((local, domain)) = address.split_once('@') else {
+        return Err("the claim `email` has no @");
+    };
+    let is_atom_octet =
+        |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
+    let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(is_atom_octet);
+    if local.len() > MAX_LOCAL || !local.split('.').all(is_atom) {
+        return Err(
+            "the part of the claim `email` before the @ is not a plain name of at most 64 octets",
+        );
+    }
+    if !is_domain(domain) {
+        return Err(
+            "the part of the claim `email` after the @ is not a domain name of two labels or more",
+        );
+    }
+    Ok(())
+}
+
+/// Whether a text is a host name of at least two labels, whose last is not a number (RFC 1123, section 2.1).
+fn is_domain(domain: &str) -> bool {
+    const MAX_LABEL: usize = 63;
+    let is_label = |label: &str| {
+        let is_inner = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+        (1..=MAX_LABEL).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_letter = |octet: Option<u8>| octet.is_some_and(|octet| octet.is_ascii_alphabetic());
+    let last = domain.rsplit('.').next().unwrap_or_default();
+    domain.contains('.')
+        && domain.split('.').all(is_label)
+        && is_letter(last.bytes().next())
+        && is_letter(last.bytes().next_back())
+}
+
+impl UriRule {
+    /// Checks that a subject is a URI of this scheme and authority, in its one spelling.
+    ///
+    /// Compared as text, because parsers of URLs differ in what they take for the host.
+    fn check(&self, subject: &str) -> Result<(), TokenError> {
+        if check_address(subject).is_ok() {
+            return Err(TokenError::AmbiguousIdentity);
+        }
+        let rest = subject
+            .strip_prefix(self.scheme.as_str())
+            .and_then(|rest| rest.strip_prefix("://"));
+        let rest = rest.and_then(|rest| rest.strip_prefix(self.authority.as_str()));
+        let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let (Some(rest), true) = (rest, is_inside) else {
+            return Err(TokenError::SubjectDomainMismatch {
+                subject: Excerpt::new(subject),
+                expected: format!("{}://{}", self.scheme, self.authority),
+            });
+        };
+        let path = rest.split_once('?').map_or(rest, |(path, _)| path);
+        if !is_uri_text(rest) {
+            return Err(invalid(
+                "sub",
+                "it has characters that a URI may not have, or a fragment (RFC 3986, section 2)",
+            ));
+        }
+        if path.split('/').any(is_dot_segment) {
+            return Err(invalid("sub", "its path has . or .. segments"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text has only the characters of a URI's path and query, with complete percent-encodings (RFC 3986, section 3.3).
+fn is_uri_text(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    while let Some((&octet, tail)) = rest.split_first() {
+        let is_percent = octet == b'%' && begins_with_hex_pair(tail);
+        if !(is_percent || octet.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&octet))
+        {
+            return false;
+        }
+        rest = tail;
+    }
+    true
+}
+
+/// Whether a segment is `.` or `..`, also when its dots are percent-encoded.
+fn is_dot_segment(segment: &str) -> bool {
+    segment.len() <= 6
+        && matches!(
+            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+            "." | ".."
+        )
+}
+
+impl BuildType {
+    fn facts(&self, claims: &Object) -> Result<BuildFacts, TokenError> {
+        let mut facts = BuildFacts::default();
+        for (fact, source) in self.facts {
+            let value = match source {
+                Source::Claim(claim) => required_text(claim, claims.get(*claim))?.to_owned(),
+                Source::Url(pieces) => self.url(pieces, claims)?,
+            };
+            facts.set(*fact, value);
+        }
+        Ok(facts)
+    }
+
+    /// Joins claims to a URL below the base URL: the path is cleaned of empty, `.` and `..` segments, and what a path may
+    /// not have is percent-encoded. Verifiers compare the result, so the form is Fulcio's, octet for octet.
+    fn url(&self, pieces: &[Piece], claims: &Object) -> Result<String, TokenError> {
+        let mut path: Vec<&str> = Vec::new();
+        for piece in pieces {
+            let text = match piece {
+                Piece::Claim(claim) => required_text(claim, claims.get(*claim))?,
+                Piece::Text(text) => text,
+            };
+            let depth = path.len();
+            for segment in text.split('/') {
+                match segment {
+                    "" | "." => {}
+                    ".." => drop(path.pop()),
+                    segment => path.push(segment),
+                }
+            }
+            if let (Piece::Claim(claim), true) = (piece, path.len() <= depth) {
+                return Err(invalid(claim, "it is not a path"));
+            }
+        }
+        Ok(format!("{}{}", self.base_url, escape_path(&path.join("/"))))
+    }
+}
+
+/// Writes a path as Go's `net/url` does: unchanged when it is a valid path, and otherwise with everything encoded but
+/// letters, digits and `-_.~$&+,/:;=@`. Percent-encodings that stand in it stay.
+fn escape_path(path: &str) -> Cow<'_, str> {
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&octet);
+    let mut is_valid = true;
+    let mut escaped = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&octet, tail)) = rest.split_first() {
+        rest = tail;
+        if is_plain(octet) || (octet == b'%' && begins_with_hex_pair(tail)) {
+            escaped.push(char::from(octet));
+        } else {
+            is_valid &= b"!'()*[]".contains(&octet);
+            // Writing to a `String` does not fail.
+            let _ = write!(escaped, "%{octet:02X}");
+        }
+    }
+    if is_valid {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(escaped)
+    }
+}
+
+/// Whether the octets begin with two hexadecimal digits, as they must after a `%`.
+fn begins_with_hex_pair(octets: &[u8]) -> bool {
+    matches!(octets, [first, second, ..] if first.is_ascii_hexdigit() && second.is_ascii_hexdigit())
+}

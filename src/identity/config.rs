@@ -1,0 +1,825 @@
+//! The identity file: which issuers are trusted, in Fulcio's format, with a place for everything that is wrong with it.
+//!
+//! YAML in kebab case and JSON in camel case are read as they are. Every scalar has a typed field, so that no reader of
+//! YAML can take `no` or `0123` for something else than another one does.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_saphyr::{Location, Spanned};
+use url::{Host, Url};
+
+use super::claims::{ClaimPath, EmailRule, IdentityRule, SUPPORTED_TYPES, UriRule};
+use super::excerpt::Excerpt;
+use super::issuers::{Issuer, Issuers, Pattern};
+use super::jwks::KeyEndpoint;
+use crate::fetch::ExtraRoots;
+
+/// The longest identity file, in octets.
+const MAX_OCTETS: usize = 4 * 1024 * 1024;
+
+/// Every type that Fulcio knows.
+const KNOWN_TYPES: [&str; 11] = [
+    "buildkite-job",
+    "chainguard-identity",
+    "ci-provider",
+    "codefresh-workflow",
+    "email",
+    "github-workflow",
+    "gitlab-pipeline",
+    "kubernetes",
+    "spiffe",
+    "uri",
+    "username",
+];
+
+/// How bad a [`Finding`] is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Severity {
+    /// The file is not used.
+    Error,
+    /// The file is used, and probably does not do what was meant.
+    Warning,
+}
+
+/// Something about an identity file that its author should know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// The file, as its reader was called.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// The column, in characters, from 1.
+    pub column: u64,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right, where that is known.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}: {}",
+            self.file, self.line, self.column, self.message
+        )?;
+        match &self.help {
+            Some(help) => write!(f, " ({help})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads and checks an identity file; see [`Issuers::parse`].
+pub(super) fn read(file: &str, text: &str) -> Result<(Issuers, Vec<Finding>), Vec<Finding>> {
+    let mut report = Report {
+        file,
+        findings: Vec::new(),
+    };
+    let issuers = match parse(text) {
+        Ok(raw) => {
+            let ids = HashSet::new();
+            Some(
+                Checker {
+                    report: &mut report,
+                    ids,
+                }
+                .check(raw),
+            )
+        }
+        Err((place, message)) => {
+            report.error(place, message, None);
+            None
+        }
+    };
+    let mut findings = report.findings;
+    findings.sort_by_key(|finding| (finding.line, finding.column, finding.severity));
+    let has_errors = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
+    match issuers {
+        Some(issuers) if !has_errors => Ok((issuers, findings)),
+        Some(_) | None => Err(findings),
+    }
+}
+
+/// Collects findings.
+struct Report<'a> {
+    file: &'a str,
+    findings: Vec<Finding>,
+}
+
+impl Report<'_> {
+    fn error(&mut self, place: Place, message: impl Into<String>, help: Option<String>) {
+        self.add(Severity::Error, place, message.into(), help);
+    }
+
+    fn warning(&mut self, place: Place, message: impl Into<String>, help: Option<String>) {
+        self.add(Severity::Warning, place, message.into(), help);
+    }
+
+    fn add(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
+        self.findings.push(Finding {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            severity,
+            message,
+            help,
+        });
+    }
+}
+
+/// A line and a column, both from 1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Place {
+    line: u64,
+    column: u64,
+}
+
+impl Place {
+    const START: Self = Self { line: 1, column: 1 };
+}
+
+impl From<Location> for Place {
+    /// A location that the reader of YAML does not know has line 0.
+    fn from(location: Location) -> Self {
+        Self {
+            line: location.line().max(1),
+            column: location.column().max(1),
+        }
+    }
+}
+
+// The raw file.
+
+type Text = Spanned<String>;
+
+/// A key that has no meaning where it stands.
+#[derive(Debug)]
+struct UnknownKey {
+    key: Text,
+    known: &'static [&'static str],
+}
+
+/// Defines a mapping with optional fields, each in its YAML and its JSON spelling, that keeps the keys it does not know
+/// in `unknown` instead of failing at the first.
+macro_rules! mapping {
+    ($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty = $yaml:literal | $json:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        struct $name {
+            $($field: Option<$type>,)+
+            unknown: Vec<UnknownKey>,
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct FieldVisitor;
+
+                impl<'de> Visitor<'de> for FieldVisitor {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a mapping")
+                    }
+
+                    fn visit_unit<E: serde::de::Error>(self) -> Result<$name, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<$name, A::Error> {
+                        let mut mapping = $name::default();
+                        while let Some(key) = members.next_key::<Text>()? {
+                            match key.value.as_str() {
+                                $($yaml | $json => {
+                                    if mapping.$field.is_some() {
+                                        return Err(serde::de::Error::duplicate_field($yaml));
+                                    }
+                                    mapping.$field = members.next_value()?;
+                                })+
+                                _ => {
+                                    members.next_value::<IgnoredAny>()?;
+                                    mapping.unknown.push(UnknownKey { key, known: &[$($yaml, $json),+] });
+                                }
+                            }
+                        }
+                        Ok(mapping)
+                    }
+                }
+
+                deserializer.deserialize_any(FieldVisitor)
+            }
+        }
+    };
+}
+
+mapping! {
+    struct RawFile {
+        issuers: Entries<RawIssuer> = "oidc-issuers" | "OIDCIssuers",
+        meta_issuers: Entries<RawIssuer> = "meta-issuers" | "MetaIssuers",
+        ci_metadata: Entries<RawMetadata> = "ci-issuer-metadata" | "CIIssuerMetadata",
+        define: IgnoredAny = "define" | "Define",
+    }
+}
+
+mapping! {
+    struct RawIssuer {
+        id: Text = "id" | "ID",
+        issuer_url: Text = "issuer-url" | "IssuerURL",
+        client_id: Text = "client-id" | "ClientID",
+        issuer_type: Text = "type" | "Type",
+        ci_provider: Text = "ci-provider" | "CIProvider",
+        issuer_claim: Text = "issuer-claim" | "IssuerClaim",
+        subject_domain: Text = "subject-domain" | "SubjectDomain",
+        spiffe_trust_domain: Text = "spiffe-trust-domain" | "SPIFFETrustDomain",
+        challenge_claim: Text = "challenge-claim" | "ChallengeClaim",
+        description: Text = "description" | "Description",
+        contact: Text = "contact" | "Contact",
+        environment: Text = "environment" | "Environment",
+        ca_cert: Text = "ca-cert" | "CACert",
+        skip_email_verification: Spanned<bool> = "skip-email-verification" | "SkipEmailVerification",
+    }
+}
+
+mapping! {
+    /// Templates of `ci-provider` issuers. Their contents are not looked at: no such issuer can be configured yet.
+    struct RawMetadata {
+        defaults: BTreeMap<String, String> = "default-template-values" | "DefaultTemplateValues",
+        extensions: BTreeMap<String, String> = "extension-templates" | "ExtensionTemplates",
+        subject_alternative_name: Text = "subject-alternative-name-template" | "SubjectAlternativeNameTemplate",
+    }
+}
+
+/// The members of a mapping with free keys, in their order.
+#[derive(Debug)]
+struct Entries<T>(Vec<(Text, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+            type Value = Entries<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Entries<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(key) = members.next_key()? {
+                    entries.push((key, members.next_value()?));
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor(std::marker::PhantomData))
+    }
+}
+
+/// Reads the text into its raw form.
+fn parse(text: &str) -> Result<RawFile, (Place, String)> {
+    if text.len() > MAX_OCTETS {
+        return Err((
+            Place::START,
+            format!("the file is larger than {MAX_OCTETS} octets"),
+        ));
+    }
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let place = error.location().map_or(Place::START, Place::from);
+        let message = match &error {
+            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("the key `{key}` stands twice")
+            }
+            // The place is reported apart from the message.
+            error => error
+                .to_string()
+                .split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        (place, message)
+    })
+}
+
+// The checks.
+
+/// Turns the raw file into issuers and reports everything that is wrong.
+struct Checker<'a, 'f> {
+    report: &'a mut Report<'f>,
+    ids: HashSet<String>,
+}
+
+/// Where an entry stands and what it is about, while it is checked.
+struct Entry<'a> {
+    raw: &'a RawIssuer,
+    place: Place,
+    /// The issuer's URL or pattern.
+    url: &'a str,
+}
+
+impl Checker<'_, '_> {
+    fn check(&mut self, file: RawFile) -> Issuers {
+        self.unknown_keys(&file.unknown);
+        let issuers = file.issuers.map_or_else(Vec::new, |entries| entries.0);
+        let meta_issuers = file.meta_issuers.map_or_else(Vec::new, |entries| entries.0);
+        for (_, metadata) in file.ci_metadata.iter().flat_map(|entries| &entries.0) {
+            self.unknown_keys(&metadata.unknown);
+        }
+        if issuers.is_empty() && meta_issuers.is_empty() {
+            let help = "list at least one under oidc-issuers".to_owned();
+            self.report
+                .error(Place::START, "the file configures no issuer", Some(help));
+        }
+        for (_, issuer) in issuers.iter().chain(&meta_issuers) {
+            self.unknown_keys(&issuer.unknown);
+            self.given_id(issuer);
+        }
+        let exact = issuers
+            .iter()
+            .filter_map(|(key, raw)| self.exact(key, raw))
+            .collect();
+        let wildcards: Vec<_> = meta_issuers
+            .iter()
+            .filter_map(|(key, raw)| self.wildcard(key, raw))
+            .collect();
+        self.overlaps(&wildcards);
+        let wildcards = wildcards
+            .into_iter()
+            .map(|(_, pattern, issuer)| (pattern, issuer));
+        Issuers::new(exact, wildcards.collect())
+    }
+
+    fn unknown_keys(&mut self, unknown: &[UnknownKey]) {
+        for UnknownKey { key, known } in unknown {
+            let help = match closest(&key.value, known) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => {
+                    "expected one of the keys of Fulcio's format; anchors can stand under `define`"
+                        .to_owned()
+                }
+            };
+            self.report.error(
+                place(key),
+                format!("unknown key {}", Excerpt::new(&key.value)),
+                Some(help),
+            );
+        }
+    }
+
+    /// Ids that are written out come before those that are made up, which keep out of their way.
+    fn given_id(&mut self, issuer: &RawIssuer) {
+        let Some(id) = &issuer.id else { return };
+        let is_allowed = |octet: u8| {
+            octet.is_ascii_lowercase() || octet.is_ascii_digit() || b"._-".contains(&octet)
+        };
+        if !(1..=64).contains(&id.value.len()) || !id.value.bytes().all(is_allowed) {
+            let help = "expected 1 to 64 of a-z, 0-9, . _ -".to_owned();
+            self.report
+                .error(place(id), "the id cannot be used", Some(help));
+        } else if !self.ids.insert(id.value.clone()) {
+            self.report.error(
+                place(id),
+                format!("the id `{}` stands twice", id.value),
+                None,
+            );
+        }
+    }
+
+    fn exact(&mut self, key: &Text, raw: &RawIssuer) -> Option<Issuer> {
+        let Some(url) = &raw.issuer_url else {
+            let help = format!("add issuer-url: {}", key.value);
+            self.report
+                .error(place(key), "the entry has no issuer-url", Some(help));
+            return None;
+        };
+        if url.value != key.value {
+            let help = "the key and issuer-url must be equal, octet for octet".to_owned();
+            self.report.error(
+                place(url),
+                format!(
+                    "issuer-url differs from the key {}",
+                    Excerpt::new(&key.value)
+                ),
+                Some(help),
+            );
+        }
+        match check_issuer_url(&url.value) {
+            Ok(parsed) if parsed.scheme() == "http" && !is_loopback(&parsed) => {
+                let help =
+                    "whoever can change its answers can sign for every one of its users".to_owned();
+                self.report.warning(
+                    place(url),
+                    "the issuer's keys are fetched over http",
+                    Some(help),
+                );
+            }
+            Ok(_) => {}
+            Err(why) => self.report.error(
+                place(url),
+                format!("issuer-url cannot be used: {why}"),
+                None,
+            ),
+        }
+        let entry = Entry {
+            raw,
+            place: place(key),
+            url: &url.value,
+        };
+        self.issuer(&entry, |roots| KeyEndpoint::exact(url.value.clone(), roots))
+    }
+
+    fn wildcard(&mut self, key: &Text, raw: &RawIssuer) -> Option<(Place, Pattern, Issuer)> {
+        if let Some(url) = raw.issuer_url.as_ref().filter(|url| url.value != key.value) {
+            self.report.error(
+                place(url),
+                "issuer-url differs from the entry's key",
+                Some("leave it out here".to_owned()),
+            );
+        }
+        let pattern = Pattern::parse(&key.value);
+        if let Err(why) = &pattern {
+            self.report.error(
+                place(key),
+                format!("the pattern cannot be used: {why}"),
+                None,
+            );
+        }
+        let entry = Entry {
+            raw,
+            place: place(key),
+            url: &key.value,
+        };
+        let issuer = self.issuer(&entry, |roots| {
+            KeyEndpoint::wildcard(key.value.clone(), roots)
+        });
+        Some((entry.place, pattern.ok()?, issuer?))
+    }
+
+    /// Which of two patterns counts must not depend on their order in the file.
+    fn overlaps(&mut self, wildcards: &[(Place, Pattern, Issuer)]) {
+        for (index, (place, pattern, _)) in wildcards.iter().enumerate() {
+            let is_tie = |(_, other, _): &&(Place, Pattern, Issuer)| {
+                other.literal_characters() == pattern.literal_characters()
+                    && other.overlaps(pattern)
+            };
+            if let Some((_, other, _)) = wildcards.iter().take(index).find(is_tie) {
+                let help = "of patterns that match one URL, one must have more literal characters"
+                    .to_owned();
+                self.report.error(
+                    *place,
+                    format!("the pattern matches the same URLs as {other}"),
+                    Some(help),
+                );
+            }
+        }
+    }
+
+    /// Checks what exact entries and patterns have in common.
+    fn issuer(
+        &mut self,
+        entry: &Entry<'_>,
+        endpoint: impl Fn(Option<Arc<ExtraRoots>>) -> KeyEndpoint,
+    ) -> Option<Issuer> {
+        let rule = self.rule(entry);
+        let audience = self.audience(entry);
+        let roots = match entry
+            .raw
+            .ca_cert
+            .as_ref()
+            .map(|pem| (pem, ExtraRoots::parse(&pem.value)))
+        {
+            None => None,
+            Some((_, Ok(roots))) => Some(Arc::new(roots)),
+            Some((pem, Err(why))) => {
+                self.report.error(
+                    place(pem),
+                    format!("ca-cert cannot be used: it is {why}"),
+                    None,
+                );
+                None
+            }
+        };
+        let id = match &entry.raw.id {
+            Some(id) => id.value.clone(),
+            None => self.made_up_id(entry.url),
+        };
+        Some(Issuer {
+            id: id.into(),
+            audience: audience?,
+            rule: rule?,
+            endpoint: Arc::new(endpoint(roots)),
+        })
+    }
+
+    fn audience(&mut self, entry: &Entry<'_>) -> Option<String> {
+        let audience = entry.raw.client_id.as_ref();
+        if let Some(audience) = audience.filter(|audience| !audience.value.trim().is_empty()) {
+            return Some(audience.value.clone());
+        }
+        let help = "give the value that tokens have as `aud`, usually sigstore".to_owned();
+        self.report.error(
+            audience.map_or(entry.place, place),
+            "client-id is missing or empty",
+            Some(help),
+        );
+        None
+    }
+
+    /// Host and path of the URL, made unique.
+    fn made_up_id(&mut self, url: &str) -> String {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let slug = |character: char| match character {
+            '*' => 'x',
+            character if character.is_ascii_alphanumeric() || character == '.' => {
+                character.to_ascii_lowercase()
+            }
+            _ => '-',
+        };
+        let base: String = rest.trim_end_matches('/').chars().map(slug).collect();
+        let numbered = (2_u32..).map(|number| format!("{base}-{number}"));
+        let mut candidates = std::iter::once(base.clone()).chain(numbered);
+        // There are more numbers than issuers.
+        candidates
+            .find(|id| self.ids.insert(id.clone()))
+            .unwrap_or(base)
+    }
+
+    fn rule(&mut self, entry: &Entry<'_>) -> Option<IdentityRule> {
+        let raw = entry.raw;
+        let Some(issuer_type) = &raw.issuer_type else {
+            let help = format!("expected one of {}", SUPPORTED_TYPES.join(", "));
+            self.report
+                .error(entry.place, "type is missing", Some(help));
+            return None;
+        };
+        let rule = match issuer_type.value.as_str() {
+            "email" => self.email_rule(raw),
+            "uri" => self.uri_rule(entry),
+            name => IdentityRule::build(name),
+        };
+        if rule.is_none() && !matches!(issuer_type.value.as_str(), "email" | "uri") {
+            self.unusable_type(issuer_type);
+        }
+        let rule = rule?;
+        let is_email = issuer_type.value == "email";
+        self.only_for(
+            raw.issuer_claim.as_ref().filter(|_| !is_email),
+            "issuer-claim",
+            "email",
+        );
+        self.only_for(raw.ci_provider.as_ref(), "ci-provider", "ci-provider");
+        let skip = raw
+            .skip_email_verification
+            .as_ref()
+            .filter(|skip| skip.value);
+        if let Some(skip) = skip {
+            let help = "whoever can register an address there can sign as its owner".to_owned();
+            self.report.warning(
+                place(skip),
+                "addresses are not verified by the issuer",
+                Some(help).filter(|_| is_email),
+            );
+        }
+        let challenge = raw
+            .challenge_claim
+            .as_ref()
+            .filter(|claim| claim.value != rule.challenge_claim());
+        if let Some(claim) = challenge {
+            let message = format!(
+                "challenge-claim has no effect: type {} uses `{}`",
+                rule.type_name(),
+                rule.challenge_claim()
+            );
+            self.report.warning(place(claim), message, None);
+        }
+        Some(rule)
+    }
+
+    fn unusable_type(&mut self, issuer_type: &Text) {
+        let name = issuer_type.value.as_str();
+        let supported = format!("this version supports {}", SUPPORTED_TYPES.join(", "));
+        let (message, help) = match closest(name, &KNOWN_TYPES) {
+            Some(known) if known == name => {
+                (format!("type `{name}` is not supported yet"), supported)
+            }
+            Some(known) => (
+                format!("unknown type {}", Excerpt::new(name)),
+                format!("did you mean `{known}`? {supported}"),
+            ),
+            None => (format!("unknown type {}", Excerpt::new(name)), supported),
+        };
+        self.report.error(place(issuer_type), message, Some(help));
+    }
+
+    fn only_for(&mut self, found: Option<&Text>, key: &str, issuer_type: &str) {
+        if let Some(found) = found {
+            self.report.error(
+                place(found),
+                format!("only issuers of type {issuer_type} can have {key}"),
+                None,
+            );
+        }
+    }
+
+    fn email_rule(&mut self, raw: &RawIssuer) -> Option<IdentityRule> {
+        let issuer_claim = match raw
+            .issuer_claim
+            .as_ref()
+            .map(|text| (text, ClaimPath::parse(&text.value)))
+        {
+            None => None,
+            Some((_, Ok(path))) => Some(path),
+            Some((text, Err(why))) => {
+                self.report.error(
+                    place(text),
+                    format!("issuer-claim cannot be used: {why}"),
+                    None,
+                );
+                return None;
+            }
+        };
+        let skip_verification = raw
+            .skip_email_verification
+            .as_ref()
+            .is_some_and(|skip| skip.value);
+        Some(IdentityRule::Email(EmailRule {
+            issuer_claim,
+            skip_verification,
+        }))
+    }
+
+    fn uri_rule(&mut self, entry: &Entry<'_>) -> Option<IdentityRule> {
+        let Some(domain) = &entry.raw.subject_domain else {
+            let help = "expected the scheme and host that subjects begin with, such as https://example.com".to_owned();
+            self.report.error(
+                entry.place,
+                "a uri issuer must have subject-domain",
+                Some(help),
+            );
+            return None;
+        };
+        check_subject_domain(&domain.value, entry.url)
+            .map(IdentityRule::Uri)
+            .map_err(|why| {
+                self.report.error(
+                    place(domain),
+                    format!("subject-domain cannot be used: {why}"),
+                    None,
+                )
+            })
+            .ok()
+    }
+}
+
+fn place<T>(spanned: &Spanned<T>) -> Place {
+    Place::from(spanned.referenced)
+}
+
+/// Checks the URL of an issuer that is written out.
+fn check_issuer_url(text: &str) -> Result<Url, &'static str> {
+    if text.contains('*') {
+        return Err("a pattern belongs under meta-issuers");
+    }
+    let url = Url::parse(text).map_err(|_| "it is not a URL")?;
+    let is_plain = text
+        .bytes()
+        .all(|octet| octet.is_ascii_graphic() && octet != b'\\');
+    if !matches!(url.scheme(), "http" | "https")
+        || !text.starts_with(&format!("{}://", url.scheme()))
+        || !is_plain
+    {
+        return Err("expected https:// and a host");
+    }
+    if !url.username().is_empty() || url.password().is_some() || text.contains(['@', '?', '#']) {
+        return Err("it has a user name, a query or a fragment");
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Checks the domain of a `uri` issuer's subjects against the issuer's own, as Fulcio does: the same scheme, and the same
+/// host or the same last two labels.
+fn check_subject_domain(domain: &str, issuer: &str) -> Result<UriRule, String> {
+    let (scheme, authority) = domain.split_once("://").ok_or("it has no scheme")?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let url = Url::parse(domain).map_err(|_| "it is not a URL")?;
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet);
+    if authority.is_empty() || !authority.bytes().all(is_plain) {
+        return Err("expected a scheme and a host, and nothing after them".to_owned());
+    }
+    let (issuer_scheme, issuer_rest) =
+        issuer.split_once("://").ok_or("the issuer has no scheme")?;
+    if scheme != issuer_scheme {
+        return Err(format!(
+            "its scheme is {scheme}, that of the issuer is {issuer_scheme}"
+        ));
+    }
+    let issuer_host = issuer_rest.split(['/', ':']).next().unwrap_or_default();
+    let host = url.host_str().unwrap_or_default();
+    if !are_related(host, issuer_host) {
+        return Err(format!(
+            "its host {host} is neither that of the issuer, {issuer_host}, nor in the same domain"
+        ));
+    }
+    Ok(UriRule {
+        scheme: scheme.to_owned(),
+        authority: authority.to_owned(),
+    })
+}
+
+fn are_related(host: &str, issuer_host: &str) -> bool {
+    let domain = |host: &str| -> Option<(String, String)> {
+        let mut labels = host.rsplit('.').map(str::to_owned);
+        // An address has no domain; its last label is a number.
+        let top = labels
+            .next()
+            .filter(|top| !top.bytes().all(|octet| octet.is_ascii_digit()))?;
+        Some((top, labels.next()?))
+    };
+    host == issuer_host || domain(host).is_some_and(|ours| domain(issuer_host) == Some(ours))
+}
+
+/// The known name that a text is most likely a misspelling of, letter case aside.
+fn closest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
+    let text = text.to_ascii_lowercase();
+    let distances = known
+        .iter()
+        .map(|name| (distance(&text, &name.to_ascii_lowercase()), *name));
+    let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.len() / 3).then_some(name)
+}
+
+/// How many characters must be inserted, removed or replaced to make one text of the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (index, character) in from.chars().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        for (cell, other) in row
+            .iter_mut()
+            .zip(std::iter::once(None).chain(to.chars().map(Some)))
+        {
+            let above = *cell;
+            left = match other {
+                None => index + 1,
+                Some(other) => (diagonal + usize::from(other != character))
+                    .min(above + 1)
+                    .min(left + 1),
+            };
+            diagonal = above;
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn try_it() {
+        for text in [
+            "oidc-issuers:\n  https://a.example:\n    issuer-url: https://a.example\n    client-id: yes\n    tipe: email\n",
+            "oidc-issuers:\n  https://a.example:\n    issuer-url: [1]\n",
+            "oidc-issuers:\n  https://a.example:\n    client-id: 0123\n    client-id: b\n",
+            "oidc-issuers:\n  https://a.example:\n    client-id: 0123\n    contact:\n    description: ~\n    skip-email-verification: yes\n",
+            "oidc-issuers:\n  https://a.example:\n    client-id: x\n    ClientID: 1\n",
+            "{\n\t\"OIDCIssuers\": {\n\t\t\"https://a.example\": {\"IssuerURL\": \"https:\\/\\/a.example\",\n\t\t\t\"ClientID\": \"\\ud83d\\ude00\",\n\t\t\t\"SkipEmailVerification\": true}}}",
+            "",
+            "# nothing\n",
+            "oidc-issuers:\n",
+            "oidc-issuers: {}\n",
+            "- a\n",
+            "define:\n  - &t \"email\"\nbase: &base\n  client-id: z\noidc-issuers:\n  https://a.example:\n    <<: *base\n    type: *t\n",
+            "oidc-issuers:\n\tx: y\n",
+            "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ndefine: [*f,*f,*f,*f]",
+        ] {
+            match parse(text) {
+                Ok(raw) => println!("{raw:?}\n"),
+                Err((p, m)) => println!("ERR {p:?} {m}\n"),
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The configured issuers: whose tokens are accepted, and what each one's tokens may prove.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::claims::IdentityRule;
+use super::config::{self, Finding};
+use super::jwks::KeyEndpoint;
+
+/// The issuers that tokens are accepted from: one checked version of the identity file.
+#[derive(Debug)]
+pub struct Issuers {
+    /// By the exact URL that tokens carry as `iss`.
+    exact: HashMap<String, Arc<Issuer>>,
+    /// The pattern with the most literal characters first; equals do not overlap.
+    wildcards: Vec<(Pattern, Arc<Issuer>)>,
+}
+
+/// One configured issuer: an entry of the identity file.
+#[derive(Debug)]
+pub struct Issuer {
+    /// A short name for metrics and logs: from the file, or made of host and path.
+    pub id: Arc<str>,
+    /// The audience that its tokens must name.
+    pub audience: String,
+    /// What its tokens prove.
+    pub rule: IdentityRule,
+    /// Where its keys are, and under which rules they are fetched. For a wildcard entry the URL is its pattern.
+    pub endpoint: Arc<KeyEndpoint>,
+}
+
+/// What `GET /api/v2/configuration` tells about an issuer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IssuerConfiguration {
+    /// The issuer's URL, or its pattern.
+    pub url: String,
+    /// Whether `url` is a pattern.
+    pub is_wildcard: bool,
+    /// The audience that tokens must name.
+    pub audience: String,
+    /// The claim whose value a proof of possession signs.
+    pub challenge_claim: &'static str,
+    /// The configured type, such as `email`.
+    pub issuer_type: &'static str,
+    /// The domain that subjects of type `uri` lie in; otherwise empty.
+    pub subject_domain: String,
+    /// Whether addresses count as verified without the issuer saying so.
+    pub skip_email_verification: bool,
+}
+
+/// The entry that a token's issuer falls under.
+#[derive(Clone, Debug)]
+pub struct MatchedIssuer {
+    /// The entry.
+    pub issuer: Arc<Issuer>,
+    /// Where the keys of this very issuer are.
+    pub endpoint: Arc<KeyEndpoint>,
+}
+
+impl Issuers {
+    /// Reads an identity file, in YAML or JSON. `name` is what the findings call it.
+    ///
+    /// Returns the issuers with the warnings.
+    ///
+    /// # Errors
+    /// Every finding, when at least one of them is an error.
+    pub fn parse(name: &str, text: &str) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        config::read(name, text)
+    }
+
+    /// Puts checked entries together. The configuration has made sure that URLs are unique and that patterns which
+    /// can match the same URL differ in their number of literal characters.
+    pub(super) fn new(exact: Vec<Issuer>, wildcards: Vec<(Pattern, Issuer)>) -> Self {
+        let exact = exact
+            .into_iter()
+            .map(|issuer| (issuer.endpoint.issuer.clone(), Arc::new(issuer)));
+        let wildcards = wildcards
+            .into_iter()
+            .map(|(pattern, issuer)| (pattern, Arc::new(issuer)));
+        let mut wildcards: Vec<_> = wildcards.collect();
+        wildcards.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.literal_characters()));
+        Self {
+            exact: exact.collect(),
+            wildcards,
+        }
+    }
+
+    /// Finds the entry for a token's `iss`, which is compared octet by octet: an exact entry first, then the most
+    /// specific pattern.
+    #[must_use]
+    pub fn lookup(&self, iss: &str) -> Option<MatchedIssuer> {
+        if let Some(issuer) = self.exact.get(iss) {
+            return Some(MatchedIssuer {
+                issuer: Arc::clone(issuer),
+                endpoint: Arc::clone(&issuer.endpoint),
+            });
+        }
+        let (_, issuer) = self
+            .wildcards
+            .iter()
+            .find(|(pattern, _)| pattern.matches(iss))?;
+        Some(MatchedIssuer {
+            issuer: Arc::clone(issuer),
+            endpoint: Arc::new(issuer.endpoint.tenant(iss)),
+        })
+    }
+
+    /// Every entry, the exact ones first, each group sorted by URL.
+    #[must_use]
+    pub fn all(&self) -> Vec<&Arc<Issuer>> {
+        let mut exact: Vec<_> = self.exact.values().collect();
+        let mut wildcards: Vec<_> = self.wildcards.iter().map(|(_, issuer)| issuer).collect();
+        exact.sort_by_key(|issuer| &issuer.endpoint.issuer);
+        wildcards.sort_by_key(|issuer| &issuer.endpoint.issuer);
+        exact.extend(wildcards);
+        exact
+    }
+
+    /// What clients may know of the entries, in the order of [`Self::all`].
+    #[must_use]
+    pub fn configuration(&self) -> Vec<IssuerConfiguration> {
+        self.all()
+            .into_iter()
+            .map(|issuer| issuer.configuration())
+            .collect()
+    }
+}
+
+impl Issuer {
+    fn configuration(&self) -> IssuerConfiguration {
+        IssuerConfiguration {
+            url: self.endpoint.issuer.clone(),
+            is_wildcard: self.endpoint.is_wildcard(),
+            audience: self.audience.clone(),
+            challenge_claim: self.rule.challenge_claim(),
+            issuer_type: self.rule.type_name(),
+            subject_domain: self.rule.subject_domain(),
+            skip_email_verification: self.rule.skips_email_verification(),
+        }
+    }
+}
+
+/// The longest text that one `*` stands for, in octets.
+const MAX_STAR_OCTETS: usize = 128;
+
+/// A URL with `*` in it; each stands for 1 to 128 letters, digits, `-` and `_`, so that none reaches across a `.` or `/`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pattern(String);
+
+/// A text is not a pattern that may be configured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum InvalidPattern {
+    /// No `https://` at its beginning.
+    #[error("a pattern must begin with https://")]
+    Scheme,
+    /// A part between two separators has two stars, which would match in more than one way.
+    #[error("at most one * between two of the characters . and /")]
+    CrowdedStars,
+    /// A star near the end of the host, or in the port: the pattern would span unrelated domains.
+    #[error("the last two labels of the host, and the port, must be written out")]
+    OpenHost,
+    /// A character that no issuer URL has.
+    #[error(
+        "a pattern has only letters, digits and - _ . ~ / : *, and no user name, query or fragment"
+    )]
+    Character,
+}
+
+impl Pattern {
+    /// Checks a pattern.
+    ///
+    /// # Errors
+    /// When it is not one; see [`InvalidPattern`].
+    pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
+        let rest = text
+            .strip_prefix("https://")
+            .ok_or(InvalidPattern::Scheme)?;
+        let is_allowed = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.~/:*".contains(&octet);
+        if !rest.bytes().all(is_allowed) {
+            return Err(InvalidPattern::Character);
+        }
+        if parts(text).any(|(part, _)| part.matches('*').count() > 1) {
+            return Err(InvalidPattern::CrowdedStars);
+        }
+        let authority = rest
+            .split_once('/')
+            .map_or(rest, |(authority, _)| authority);
+        let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
+        let mut labels = host.rsplit('.');
+        let is_written_out = |label: Option<&str>| {
+            label.is_some_and(|label| !label.is_empty() && !label.contains('*'))
+        };
+        let has_domain = is_written_out(labels.next()) && is_written_out(labels.next());
+        if !has_domain || port.is_empty() || !port.bytes().all(|octet| octet.is_ascii_digit()) {
+            return Err(InvalidPattern::OpenHost);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Whether the whole of `text` is what the pattern describes.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let mut found = parts(text);
+        let mut wanted = parts(&self.0);
+        loop {
+            match (wanted.next(), found.next()) {
+                (None, None) => return true,
+                (Some((wanted, wanted_end)), Some((found, found_end))) => {
+                    if wanted_end != found_end || !part_matches(wanted, found) {
+                        return false;
+                    }
+                }
+                (Some(_), None) | (None, Some(_)) => return false,
+            }
+        }
+    }
+
+    /// Whether some URL matches both patterns.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (parts(&self.0), parts(&other.0));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some((our, our_end)), Some((their, their_end))) => {
+                    if our_end != their_end || !parts_overlap(our, their) {
+                        return false;
+                    }
+                }
+                (Some(_), None) | (None, Some(_)) => return false,
+            }
+        }
+    }
+
+    /// How specific the pattern is.
+    #[must_use]
+    pub fn literal_characters(&self) -> usize {
+        self.0.bytes().filter(|octet| *octet != b'*').count()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Cuts a URL or pattern into runs of what a star can stand for, each with the separator that ends it.
+fn parts(text: &str) -> impl Iterator<Item = (&str, Option<char>)> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let current = rest?;
+        let separator = current
+            .char_indices()
+            .find(|(_, character)| *character != '*' && !is_star_character(*character));
+        let Some((index, separator)) = separator else {
+            rest = None;
+            return Some((current, None));
+        };
+        let (part, tail) = current.split_at_checked(index)?;
+        rest = tail.get(separator.len_utf8()..);
+        Some((part, Some(separator)))
+    })
+}
+
+const fn is_star_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_')
+}
+
+fn part_matches(wanted: &str, found: &str) -> bool {
+    let Some((prefix, suffix)) = wanted.split_once('*') else {
+        return wanted == found;
+    };
+    let star = found
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_suffix(suffix));
+    star.is_some_and(|star| {
+        (1..=MAX_STAR_OCTETS).contains(&star.len()) && star.chars().all(is_star_character)
+    })
+}
+
+fn parts_overlap(ours: &str, theirs: &str) -> bool {
+    match (ours.split_once('*'), theirs.split_once('*')) {
+        (None, _) => part_matches(theirs, ours),
+        (_, None) => part_matches(ours, theirs),
+        (Some((our_prefix, our_suffix)), Some((their_prefix, their_suffix))) => {
+            let prefixes_agree =
+                our_prefix.starts_with(their_prefix) || their_prefix.starts_with(our_prefix);
+            let suffixes_agree =
+                our_suffix.ends_with(their_suffix) || their_suffix.ends_with(our_suffix);
+            prefixes_agree && suffixes_agree
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_part_of_one_label_or_segment() {
+        let pattern = Pattern::parse("https://*.idp.example/id/*").unwrap();
+        for url in [
+            "https://a.idp.example/id/1",
+            "https://A-b_9.idp.example/id/x-_Y",
+            &format!("https://a.idp.example/id/{}", "x".repeat(128)),
+        ] {
+            assert!(pattern.matches(url), "{url}");
+        }
+        for url in [
+            "https://.idp.example/id/1",
+            "https://a.b.idp.example/id/1",
+            "https://a.idp.example/id/",
+            "https://a.idp.example/id/1/2",
+            "https://a.idp.example/id/1/",
+            "https://a.idp.example/id/1\n",
+            "\nhttps://a.idp.example/id/1",
+            "https://a.idp.example/id/1?x",
+            "https://a.idp.example/id/1#x",
+            "https://a.idp.example/id/%31",
+            "https://a.idp.example/id/1@evil/",
+            "https://a.idp.example:1@evil/id/x",
+            "https://a.idp.example:443/id/x",
+            "https://a\\.idp.example/id/1",
+            "https://a.idp.example/id/é",
+            "https://a.idp.example/id/*",
+            "http://a.idp.example/id/1",
+            "http://evil?https://a.idp.example/id/1",
+            "https://evil/https://a.idp.example/id/1",
+            &format!("https://a.idp.example/id/{}", "x".repeat(129)),
+        ] {
+            assert!(!pattern.matches(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_span_unrelated_domains_are_refused() {
+        for (text, why) in [
+            ("https://*/", InvalidPattern::OpenHost),
+            ("https://*.com/", InvalidPattern::OpenHost),
+            ("https://idp.*/", InvalidPattern::OpenHost),
+            ("https://idp.*.com/", InvalidPattern::OpenHost),
+            ("https://idp.example:*/", InvalidPattern::OpenHost),
+            ("https://idp.example*/", InvalidPattern::OpenHost),
+            ("http*://idp.example/", InvalidPattern::Scheme),
+            ("http://idp.example/*", InvalidPattern::Scheme),
+            ("https://idp.example/*a*", InvalidPattern::CrowdedStars),
+            ("https://idp.example/**", InvalidPattern::CrowdedStars),
+            ("https://u@idp.example/*", InvalidPattern::Character),
+            ("https://idp.example/*?x", InvalidPattern::Character),
+        ] {
+            assert_eq!(Pattern::parse(text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn overlaps_are_found_part_by_part() {
+        let overlap = |a: &str, b: &str| {
+            Pattern::parse(a)
+                .unwrap()
+                .overlaps(&Pattern::parse(b).unwrap())
+        };
+        assert!(overlap(
+            "https://*.idp.example/a",
+            "https://x.idp.example/*"
+        ));
+        assert!(overlap(
+            "https://idp.example/a-*",
+            "https://idp.example/*-b"
+        ));
+        assert!(!overlap(
+            "https://idp.example/*/*",
+            "https://idp.example/*/*/"
+        ));
+        assert!(!overlap(
+            "https://idp.example/a-*",
+            "https://idp.example/b-*"
+        ));
+        assert!(!overlap("https://*.one.example/", "https://*.two.example/"));
+    }
+}
