@@ -556,4 +556,8 @@ impl Drop for Watch {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
 mod tests;

@@ -318,6 +318,10 @@ impl Edge {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
 mod tests {
     use proptest::prelude::*;
 

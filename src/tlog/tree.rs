@@ -258,6 +258,10 @@ pub fn verify_consistency(
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
 pub(super) mod tests {
     use std::convert::Infallible;
 
