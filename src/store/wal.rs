@@ -596,10 +596,10 @@ mod tests {
     fn reading_starts_where_it_is_asked_to() {
         let folder = Folder::new();
         folder.write(&segments(40));
-        for from in [0, 1, 18, 19, 20, 39, 40] {
-            let mut wal = folder.open(from).unwrap();
+        for from in [0_usize, 1, 18, 19, 20, 39, 40] {
+            let mut wal = folder.open(from as u64).unwrap();
             let all = segments(40);
-            assert_eq!(read(&mut wal).unwrap(), all[from as usize..], "{from}");
+            assert_eq!(read(&mut wal).unwrap(), all[from..], "{from}");
         }
         let beyond = folder.open(41).and_then(|mut wal| read(&mut wal));
         assert!(matches!(beyond, Err(StoreError::Damaged(_))));
