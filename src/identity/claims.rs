@@ -336,13 +336,10 @@ fn email<'a>(rule: &EmailRule, claims: &'a Object) -> Result<&'a str, TokenError
         Some(Value::String(text)) if matches!(text.as_str(), "false" | "False") => false,
         Some(_) => return Err(invalid("email_verified", "it is neither true nor false")),
     };
-    let address = match claims.get("email") {
-        Some(Value::String(address)) => address,
-        Some(_) | None => {
-            return Err(TokenError::InvalidEmail {
-                why: "the claim `email` is missing or not a string",
-            });
-        }
+    let Some(Value::String(address)) = claims.get("email") else {
+        return Err(TokenError::InvalidEmail {
+            why: "the claim `email` is missing or not a string",
+        });
     };
     check_address(address).map_err(|why| TokenError::InvalidEmail { why })?;
     if is_verified || rule.skip_verification {

@@ -3,6 +3,7 @@
 //! YAML in kebab case and JSON in camel case are read as they are. Every scalar has a typed field, so that no reader of
 //! YAML can take `no` or `0123` for something else than another one does.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -296,22 +297,48 @@ fn parse(text: &str) -> Result<RawFile, (Place, String)> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(&end_alias_keys(text), options).map_err(|error| {
         let place = error.location().map_or(Place::START, Place::from);
-        let message = match &error {
-            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-                format!("the key `{key}` stands twice")
-            }
-            // The place is reported apart from the message.
-            error => error
-                .to_string()
-                .split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        };
-        (place, message)
+        if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = &error {
+            return (place, format!("the key `{key}` stands twice"));
+        }
+        // The place is reported apart from the message.
+        let message = error.to_string();
+        let message = message
+            .split_once(" at line ")
+            .map_or(message.as_str(), |(message, _)| message);
+        (place, message.to_owned())
     })
+}
+
+/// Puts a space before the colon of every key that is an alias, such as `*github-type:`.
+///
+/// Sigstore's own files are written so, for a reader that ends an alias there; YAML 1.2 (section 6.9.2) makes the colon a
+/// part of its name.
+fn end_alias_keys(text: &str) -> Cow<'_, str> {
+    let end_of_alias = |line: &str| {
+        let alias = line.trim_start().strip_prefix('*')?;
+        let (name, rest) = alias.split_once(':')?;
+        let is_name = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        let is_key =
+            name.bytes().all(is_name) && (rest.is_empty() || rest.starts_with(char::is_whitespace));
+        (is_key && text.contains(&format!("&{name}"))).then(|| line.len() - rest.len() - 1)
+    };
+    if !text.lines().any(|line| end_of_alias(line).is_some()) {
+        return Cow::Borrowed(text);
+    }
+    let mut ended = String::with_capacity(text.len() + 64);
+    for line in text.split_inclusive('\n') {
+        let (key, rest) = end_of_alias(line)
+            .and_then(|end| line.split_at_checked(end))
+            .unwrap_or((line, ""));
+        ended.push_str(key);
+        if !rest.is_empty() {
+            ended.push(' ');
+        }
+        ended.push_str(rest);
+    }
+    Cow::Owned(ended)
 }
 
 // The checks.
@@ -845,7 +872,7 @@ meta-issuers:
     client-id: sigstore
     type: github-workflow
 ci-issuer-metadata:
-  unused:
+  *type:
     default-template-values:
       url: https://github.com
     extension-templates:

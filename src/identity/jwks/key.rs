@@ -108,7 +108,9 @@ fn parse_parameters(
                     EllipticCurve::P256 => (Algorithm::Es256, &ECDSA_P256_SHA256_FIXED, 32),
                     EllipticCurve::P384 => (Algorithm::Es384, &ECDSA_P384_SHA384_FIXED, 48),
                     EllipticCurve::P521 => (Algorithm::Es512, &ECDSA_P521_SHA512_FIXED, 66),
-                    _ => return Err("its curve is not P-256, P-384 or P-521"),
+                    EllipticCurve::Ed25519 | _ => {
+                        return Err("its curve is not P-256, P-384 or P-521");
+                    }
                 };
             let (x, y) = (coordinate(&point.x, width)?, coordinate(&point.y, width)?);
             // SEC 1, section 2.3.3: an uncompressed point. The library checks that it is on the curve.
@@ -129,7 +131,9 @@ fn parse_parameters(
         AlgorithmParameters::OctetKey(_) => {
             Err("it is a symmetric key, which has no place in a public key set")
         }
-        _ => Err("its type is not RSA, EC or Ed25519"),
+        AlgorithmParameters::OctetKeyPair(_) | AlgorithmParameters::Other(_) | _ => {
+            Err("its type is not RSA, EC or Ed25519")
+        }
     }
 }
 
