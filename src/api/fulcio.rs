@@ -11,8 +11,8 @@ use tokio::time::timeout_at;
 use crate::api::outcome::Refusal;
 use crate::api::request::{self, RequestError};
 use crate::api::{Api, DEADLINE, respond};
-use crate::ca::IssuedCertificate;
 use crate::ca::request::SigningRequest;
+use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
 use crate::metrics::Issued;
 use crate::x509::chain::{CertificateChain, certificate_pem};
@@ -182,9 +182,9 @@ async fn serve(
     let request = decode(&body, tokens)?;
     match timeout_at(deadline, api.ca.issue(request)).await {
         Ok(Ok(issued)) => Ok(issued),
-        Ok(Err(error)) => {
+        Ok(Err(FailedIssuance { issuer_id, error })) => {
             let text = chain_of(&error);
-            let refusal = Refusal::from(error);
+            let refusal = Refusal::from(error).of_issuer(issuer_id);
             if refusal.is_our_fault() {
                 // What the client must not read is written here, once, with its causes.
                 tracing::error!(

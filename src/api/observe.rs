@@ -226,10 +226,11 @@ fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
     } else if let Some(Refused {
         reason: Some(reason),
         detail,
+        issuer,
         ..
     }) = refused
     {
-        let (reason, detail) = (reason.as_str(), detail.as_deref());
+        let (reason, detail, issuer) = (reason.as_str(), detail.as_deref(), issuer.as_deref());
         if status >= 500 {
             tracing::error!(
                 event = "request_failed",
@@ -242,6 +243,7 @@ fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
                 user_agent,
                 reason,
                 detail,
+                issuer,
                 "the request could not be served"
             );
         } else {
@@ -256,6 +258,7 @@ fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
                 user_agent,
                 reason,
                 detail,
+                issuer,
                 "request refused"
             );
         }

@@ -3,6 +3,8 @@
 //! Messages begin with the fixed text that Sigstore clients know for the stage, and go on, after `: `, with what was wrong.
 
 use actix_web::HttpResponse;
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 
@@ -61,7 +63,7 @@ pub struct Refusal {
     detail: Option<String>,
     allow: Option<&'static str>,
     /// The configured id of the issuer, where the request came that far.
-    issuer: Option<std::sync::Arc<str>>,
+    issuer: Option<Arc<str>>,
 }
 
 /// What the access log and the metrics want to know of a refusal; travels with the response.
@@ -73,6 +75,8 @@ pub struct Refused {
     pub reason: Option<Reason>,
     /// What was wrong, for the log.
     pub detail: Option<String>,
+    /// The configured id of the issuer, where the request came that far.
+    pub issuer: Option<Arc<str>>,
 }
 
 impl Refusal {
@@ -160,7 +164,7 @@ impl Refusal {
 
     /// Names the configured issuer that the request belongs to.
     #[must_use]
-    pub fn of_issuer(mut self, issuer: Option<std::sync::Arc<str>>) -> Self {
+    pub fn of_issuer(mut self, issuer: Option<Arc<str>>) -> Self {
         self.issuer = issuer;
         self
     }
@@ -213,6 +217,7 @@ impl Refusal {
             grpc: self.code.grpc,
             reason: self.reason,
             detail: self.detail,
+            issuer: self.issuer,
         };
         response.extensions_mut().insert(refused);
         response

@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use crate::clock::Clock;
 use crate::ctlog::{CtLog, SubmitError};
+use crate::identity::verifier::RefusedToken;
 use crate::identity::{Identity, TokenError, TokenVerifier};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
@@ -19,7 +22,25 @@ pub mod request;
 
 use authority::{Authority, AuthorityError};
 use profile::{CertificateProfile, ProfileError};
-use request::{PermittedAlgorithms, ProofError, SigningRequest};
+use request::{PermittedAlgorithms, ProofError, ProofOfPossession, SigningRequest};
+
+/// A request that came to no certificate.
+#[derive(Debug)]
+pub struct FailedIssuance {
+    /// The configured id of the issuer that the request's token is from, where there is one.
+    pub issuer_id: Option<Arc<str>>,
+    /// Why not.
+    pub error: IssueError,
+}
+
+impl From<RefusedToken> for FailedIssuance {
+    fn from(refused: RefusedToken) -> Self {
+        Self {
+            issuer_id: refused.issuer_id,
+            error: refused.error.into(),
+        }
+    }
+}
 
 /// Why no certificate was issued. Nothing was signed before [`Self::Log`]; nothing usable exists after it.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +106,25 @@ impl CertificateAuthority {
     /// # Errors
     /// The first step that fails. Nothing is signed before token and proof hold, and no certificate exists unless the log
     /// returned a timestamp for its precertificate (RFC 6962, section 3.1).
-    pub async fn issue(&self, request: SigningRequest) -> Result<IssuedCertificate, IssueError> {
+    pub async fn issue(
+        &self,
+        request: SigningRequest,
+    ) -> Result<IssuedCertificate, FailedIssuance> {
         let now = self.clock.now();
         let identity = self.tokens.verify(request.token.as_str(), now).await?;
-        let key = request.proof.check(&identity, &self.permitted)?;
-        let (key_label, proof_label) = (key.label(), request.proof.label());
+        let issuer_id = Some(Arc::clone(&identity.issuer_id));
+        let issued = self.issue_to(identity, &request.proof, now).await;
+        issued.map_err(|error| FailedIssuance { issuer_id, error })
+    }
+
+    async fn issue_to(
+        &self,
+        identity: Identity,
+        proof: &ProofOfPossession,
+        now: OffsetDateTime,
+    ) -> Result<IssuedCertificate, IssueError> {
+        let key = proof.check(&identity, &self.permitted)?;
+        let key_label = key.label();
         let profile = CertificateProfile::new(&identity, key, now, self.random.as_ref())?;
         self.authority.check_lifetime(now)?;
         let (certificate, leaf_index) = match &self.log {
@@ -111,7 +146,7 @@ impl CertificateAuthority {
             leaf_index,
             identity,
             key_label,
-            proof_label,
+            proof_label: proof.label(),
         })
     }
 }

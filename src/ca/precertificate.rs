@@ -537,7 +537,7 @@ mod tests {
         );
         // RFC 5280, 4.1.2.9: no empty list of extensions.
         assert_eq!(
-            without_extension(&tbs(&[poison.clone()]), POISON_OID).unwrap(),
+            without_extension(&tbs(std::slice::from_ref(&poison)), POISON_OID).unwrap(),
             [0x30, 3, 2, 1, 7]
         );
         for refused in [
