@@ -20,8 +20,9 @@ fn main() {
     );
     println!("cargo:rustc-env=MAYFLY_RUSTC=rustc-{rustc}");
     println!("cargo:rerun-if-env-changed=MAYFLY_REVISION");
-    if let Some(head) = run("git", &["rev-parse", "--git-path", "HEAD"]) {
-        println!("cargo:rerun-if-changed={head}");
+    // Every commit and checkout adds a line to this file.
+    if let Some(log) = run("git", &["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo:rerun-if-changed={log}");
     }
 }
 

@@ -171,7 +171,7 @@ macro_rules! settings {
         #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
         pub struct Settings {
-            $($(#[$attribute])* #[serde(deserialize_with = "scalar")] pub $name: Option<$kind>,)+
+            $($(#[$attribute])* #[arg(hide_env_values = true)] #[serde(deserialize_with = "scalar")] pub $name: Option<$kind>,)+
             /// The embedded log, in the file alone.
             #[arg(skip)]
             pub ct: EmbeddedLogConfig,
@@ -191,19 +191,20 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The folder of keys, log and state that `mayfly init` made
+    /// The folder of keys, log and state that `mayfly init` made [default: /var/lib/mayfly]
     #[arg(long, env = "MAYFLY_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Who may have a certificate: a file in Fulcio's format
+    /// Who may have a certificate: a file in Fulcio's format [default: identity.yaml in the data folder, else
+    /// /etc/mayfly/identity.yaml]
     #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE", alias = "config-path")]
     identity_config: PathBuf,
-    /// The address of the API and the log
+    /// The address of the API and the log [default: 0.0.0.0:5555]
     #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR")]
     listen: SocketAddr,
-    /// The address of metrics and health
+    /// The address of metrics and health [default: 127.0.0.1:2112]
     #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR")]
     metrics_listen: SocketAddr,
-    /// The URL that clients use; it must be the one given to `mayfly init`
+    /// The URL that clients use: the one given to `mayfly init`, and no other
     #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
     public_url: PublicUrl,
     /// A PEM file, leaf first: serve HTTPS
@@ -224,25 +225,26 @@ settings! {
     /// Issue certificates that no transparency log holds; every verifier will refuse them
     #[arg(long, env = "MAYFLY_NO_CT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     no_ct: bool,
-    /// The keys and hashes that clients may use, separated by commas
+    /// The keys and hashes that clients may use, separated by commas [default: P-256, P-384 and P-521 with their own
+    /// hashes, RSA 2048, 3072 and 4096 with SHA-256, Ed25519]
     #[arg(long, env = "MAYFLY_CLIENT_SIGNING_ALGORITHMS", value_name = "LIST")]
     client_signing_algorithms: String,
-    /// The largest request body
+    /// The largest request body [default: 128KiB]
     #[arg(long, env = "MAYFLY_MAX_BODY_BYTES", value_name = "SIZE")]
     max_body_bytes: Size,
-    /// How long a stop waits for requests that have begun
+    /// How long a stop waits for requests that have begun [default: 25s]
     #[arg(long, env = "MAYFLY_SHUTDOWN_GRACE", value_name = "TIME")]
     shutdown_grace: Span,
     /// Threads that serve [default: one a core]
     #[arg(long, env = "MAYFLY_WORKERS", value_name = "N")]
     workers: usize,
-    /// How much an error answer tells: reason, or compatible
+    /// How much an error answer tells: `reason`, or what Fulcio says and no more: `compatible` [default: reason]
     #[arg(long, env = "MAYFLY_ERROR_DETAIL", value_name = "DETAIL")]
     error_detail: ErrorDetailName,
-    /// Lowest level of log lines, or a list of target=level
+    /// Lowest level of log lines, or a list of target=level [default: info]
     #[arg(long, env = "MAYFLY_LOG_LEVEL", value_name = "LEVEL")]
     log_level: String,
-    /// Form of log lines: auto, json, or pretty
+    /// Form of log lines: `json`, `pretty`, or by whether standard error is a terminal: `auto` [default: auto]
     #[arg(long, env = "MAYFLY_LOG_FORMAT", value_name = "FORMAT")]
     log_format: LogFormatName,
     /// Refuse to start where a warning would do

@@ -474,18 +474,494 @@ fn classify(error: &reqwest::Error) -> FetchError {
         if this.is::<NoPermittedAddress>() {
             return FetchError::ForbiddenAddress;
         }
-        // The TLS layer's error travels inside an I/O error, which is not its `source`.
-        let inner = this
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        if this.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if this.is::<rustls::Error>() {
             return FetchError::Tls;
         }
-        cause = this.source();
+        // What an I/O error was made of is not its `source`.
+        cause = match this
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => this.source(),
+        };
     }
     if error.is_dns() {
         FetchError::Dns
     } else {
         FetchError::Connect
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+
+    /// A server that answers each path with fixed bytes and then does what the answer says.
+    struct Server {
+        port: u16,
+        requests: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[derive(Clone)]
+    enum Answer {
+        /// The whole answer, head and body.
+        Whole(Vec<u8>),
+        /// The beginning of an answer; the connection stays open.
+        Stalled(Vec<u8>),
+        /// The beginning of an answer, and then this for ever.
+        Endless(Vec<u8>, Vec<u8>),
+    }
+
+    fn ok(headers: &str, body: &[u8]) -> Answer {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        Answer::Whole([head.as_bytes(), body].concat())
+    }
+
+    fn redirect(location: &str) -> Answer {
+        Answer::Whole(
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+                .into_bytes(),
+        )
+    }
+
+    impl Server {
+        async fn start(answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>) -> Self {
+            Self::start_with(None, answers).await
+        }
+
+        async fn start_with(
+            tls: Option<TlsAcceptor>,
+            answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>,
+        ) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (answers, requests) = (answers(port), Arc::new(Mutex::new(Vec::new())));
+            let server = Self {
+                port,
+                requests: Arc::clone(&requests),
+            };
+            tokio::spawn(async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (answers, requests, tls) =
+                        (answers.clone(), Arc::clone(&requests), tls.clone());
+                    tokio::spawn(async move {
+                        match tls {
+                            None => serve(stream, &answers, &requests).await,
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(stream).await {
+                                    serve(stream, &answers, &requests).await;
+                                }
+                            }
+                        }
+                    });
+                }
+            });
+            server
+        }
+
+        fn url(&self, path: &str) -> Url {
+            Url::parse(&format!("http://127.0.0.1:{}{path}", self.port)).unwrap()
+        }
+
+        fn paths(&self) -> Vec<String> {
+            let requests = self.requests.lock().unwrap();
+            requests
+                .iter()
+                .map(|request| request.split(' ').nth(1).unwrap().to_owned())
+                .collect()
+        }
+    }
+
+    async fn serve(
+        mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+        answers: &HashMap<&'static str, Answer>,
+        requests: &Mutex<Vec<String>>,
+    ) {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(octet) = stream.read_u8().await else {
+                    return;
+                };
+                head.push(octet);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split(' ').nth(1).unwrap().to_owned();
+            requests.lock().unwrap().push(head);
+            let answer = answers.get(path.as_str()).cloned();
+            let answer = answer.unwrap_or_else(|| {
+                Answer::Whole(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec())
+            });
+            match answer {
+                Answer::Whole(octets) => stream.write_all(&octets).await.unwrap(),
+                Answer::Stalled(octets) => {
+                    stream.write_all(&octets).await.unwrap();
+                    std::future::pending::<()>().await;
+                }
+                Answer::Endless(head, chunk) => {
+                    stream.write_all(&head).await.unwrap();
+                    while stream.write_all(&chunk).await.is_ok() {}
+                    return;
+                }
+            }
+        }
+    }
+
+    fn fetcher() -> HttpFetcher {
+        // Only the first test to come here installs it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let limits = FetchLimits {
+            total: Duration::from_millis(500),
+            ..FetchLimits::default()
+        };
+        HttpFetcher::new(Handle::current(), limits)
+    }
+
+    fn request(url: Url) -> FetchRequest {
+        FetchRequest {
+            url,
+            addresses: AddressPolicy::Exact,
+            allow_http: true,
+            extra_roots: None,
+        }
+    }
+
+    async fn get(url: Url) -> Result<Vec<u8>, FetchError> {
+        fetcher().get(request(url)).await
+    }
+
+    #[tokio::test]
+    async fn a_document_comes_as_it_is_and_nothing_is_said_about_us() {
+        let server =
+            Server::start(|_| HashMap::from([("/a?x=y", ok("Set-Cookie: a=b\r\n", b"{}"))])).await;
+        assert_eq!(get(server.url("/a?x=y")).await.unwrap(), b"{}");
+        let head = server.requests.lock().unwrap()[0].to_ascii_lowercase();
+        for header in ["accept-encoding", "authorization", "cookie", "referer"] {
+            assert!(!head.contains(header), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_on_the_same_origin_three_times() {
+        let server = Server::start(|port| {
+            HashMap::from([
+                ("/3", redirect("/2")),
+                ("/2", redirect(&format!("http://127.0.0.1:{port}/1"))),
+                ("/1", redirect("0")),
+                ("/0", ok("", b"here")),
+                ("/4", redirect("/3")),
+                ("/loop", redirect("/loop")),
+            ])
+        })
+        .await;
+        assert_eq!(get(server.url("/3")).await.unwrap(), b"here");
+        assert_eq!(server.paths(), ["/3", "/2", "/1", "/0"]);
+        assert_eq!(get(server.url("/4")).await, Err(FetchError::Redirect));
+        assert_eq!(get(server.url("/loop")).await, Err(FetchError::Redirect));
+    }
+
+    #[tokio::test]
+    async fn redirects_to_another_origin_are_not_followed() {
+        let elsewhere = Server::start(|_| HashMap::from([("/", ok("", b"secret"))])).await;
+        let port = elsewhere.port;
+        let server = Server::start(|own| {
+            HashMap::from([
+                ("/port", redirect(&format!("http://127.0.0.1:{port}/"))),
+                ("/name", redirect(&format!("http://localhost:{own}/port"))),
+                (
+                    "/scheme",
+                    redirect(&format!("https://127.0.0.1:{own}/port")),
+                ),
+                ("/file", redirect("file:///etc/passwd")),
+                ("/gopher", redirect("gopher://127.0.0.1/")),
+                ("/relative", redirect(&format!("//127.0.0.1:{port}/"))),
+                (
+                    "/none",
+                    Answer::Whole(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n".to_vec()),
+                ),
+            ])
+        })
+        .await;
+        for path in [
+            "/port",
+            "/name",
+            "/scheme",
+            "/file",
+            "/gopher",
+            "/relative",
+            "/none",
+        ] {
+            assert_eq!(
+                get(server.url(path)).await,
+                Err(FetchError::Redirect),
+                "{path}"
+            );
+        }
+        assert!(elsewhere.paths().is_empty());
+        assert_eq!(server.paths().len(), 7);
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_not_a_plain_document_are_refused() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        let server = Server::start(|_| {
+            let status = |line: &str| {
+                Answer::Whole(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into_bytes())
+            };
+            HashMap::from([
+                ("/gzip", ok("Content-Encoding: gzip\r\n", b"\x1f\x8b")),
+                ("/identity", ok("Content-Encoding: identity\r\n", b"plain")),
+                ("/limit", ok("", &vec![b'x'; 1024 * 1024])),
+                ("/large", ok("", &vec![b'x'; 1024 * 1024 + 1])),
+                (
+                    "/endless",
+                    Answer::Endless(chunked.into(), chunk.clone().into()),
+                ),
+                ("/204", status("204 No Content")),
+                ("/304", status("304 Not Modified")),
+                ("/500", status("500 Oops")),
+                ("/401", status("401 Unauthorized")),
+                ("/silent", Answer::Stalled(Vec::new())),
+                (
+                    "/slow",
+                    Answer::Stalled(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx".to_vec()),
+                ),
+                ("/short", Answer::Whole(b"garbage\r\n\r\n".to_vec())),
+            ])
+        })
+        .await;
+        assert_eq!(get(server.url("/limit")).await.unwrap().len(), 1024 * 1024);
+        assert_eq!(get(server.url("/identity")).await.unwrap(), b"plain");
+        for (path, expected, label) in [
+            ("/gzip", FetchError::Compressed, "invalid"),
+            ("/large", FetchError::TooLarge, "invalid"),
+            ("/endless", FetchError::TooLarge, "invalid"),
+            ("/204", FetchError::Status(204), "http_4xx"),
+            ("/304", FetchError::Status(304), "http_4xx"),
+            ("/404", FetchError::Status(404), "http_4xx"),
+            ("/401", FetchError::Status(401), "http_4xx"),
+            ("/500", FetchError::Status(500), "http_5xx"),
+            ("/silent", FetchError::Timeout, "timeout"),
+            ("/slow", FetchError::Timeout, "timeout"),
+            ("/short", FetchError::Connect, "connect"),
+        ] {
+            let error = get(server.url(path)).await.unwrap_err();
+            assert_eq!((error.clone(), error.label()), (expected, label), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn hosts_that_are_not_there_are_told_apart() {
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let url = |text: &str| Url::parse(text).unwrap();
+        assert_eq!(
+            get(url(&format!("http://{free}/"))).await,
+            Err(FetchError::Connect)
+        );
+        assert_eq!(
+            get(url("http://nowhere.invalid/")).await,
+            Err(FetchError::Dns)
+        );
+    }
+
+    #[tokio::test]
+    async fn urls_that_may_not_be_asked_are_refused_before_any_connection() {
+        let server = Server::start(|_| HashMap::new()).await;
+        let port = server.port;
+        let long = format!("http://127.0.0.1:{port}/{}", "x".repeat(MAX_URL_OCTETS));
+        for (text, allow_http, addresses, expected) in [
+            (
+                format!("http://127.0.0.1:{port}/"),
+                false,
+                AddressPolicy::Exact,
+                FetchError::ForbiddenUrl,
+            ),
+            (
+                format!("http://u:p@127.0.0.1:{port}/"),
+                true,
+                AddressPolicy::Exact,
+                FetchError::ForbiddenUrl,
+            ),
+            (
+                "file:///etc/passwd".to_owned(),
+                true,
+                AddressPolicy::Exact,
+                FetchError::ForbiddenUrl,
+            ),
+            (long, true, AddressPolicy::Exact, FetchError::ForbiddenUrl),
+            (
+                format!("http://127.0.0.1:{port}/"),
+                true,
+                AddressPolicy::Public,
+                FetchError::ForbiddenAddress,
+            ),
+            (
+                format!("http://0x7f.1:{port}/"),
+                true,
+                AddressPolicy::Public,
+                FetchError::ForbiddenAddress,
+            ),
+            (
+                format!("http://[::ffff:127.0.0.1]:{port}/"),
+                true,
+                AddressPolicy::Public,
+                FetchError::ForbiddenAddress,
+            ),
+            // The name is resolved, and every address that it has is refused.
+            (
+                format!("http://localhost:{port}/"),
+                true,
+                AddressPolicy::Public,
+                FetchError::ForbiddenAddress,
+            ),
+            (
+                "http://169.254.169.254/latest/meta-data".to_owned(),
+                true,
+                AddressPolicy::Exact,
+                FetchError::ForbiddenAddress,
+            ),
+        ] {
+            let url = Url::parse(&text).unwrap();
+            let request = FetchRequest {
+                addresses,
+                allow_http,
+                ..request(url)
+            };
+            assert_eq!(fetcher().get(request).await, Err(expected), "{text:.60}");
+        }
+        assert!(server.paths().is_empty());
+    }
+
+    #[test]
+    fn addresses_are_sorted_by_what_may_lie_behind_them() {
+        // (address, whether an exact issuer may have it, whether an issuer of a pattern may)
+        for (address, exact, public) in [
+            ("8.8.8.8", true, true),
+            ("10.0.0.1", true, false),
+            ("172.16.0.1", true, false),
+            ("172.32.0.1", true, true),
+            ("192.168.1.1", true, false),
+            ("100.64.0.1", true, false),
+            ("100.128.0.1", true, true),
+            ("127.0.0.1", true, false),
+            ("192.0.0.1", true, false),
+            ("192.0.2.1", true, false),
+            ("192.88.99.1", true, false),
+            ("198.18.0.1", true, false),
+            ("198.51.100.1", true, false),
+            ("203.0.113.1", true, false),
+            ("240.0.0.1", true, false),
+            ("0.0.0.0", false, false),
+            ("0.1.2.3", false, false),
+            ("169.254.169.254", false, false),
+            ("100.100.100.200", false, false),
+            ("192.0.0.192", false, false),
+            ("224.0.0.1", false, false),
+            ("255.255.255.255", false, false),
+            ("2606:4700::1111", true, true),
+            ("::1", true, false),
+            ("fc00::1", true, false),
+            ("fd12::1", true, false),
+            ("2001:db8::1", true, false),
+            ("2001::1", true, false),
+            ("3fff::1", true, false),
+            ("2002:808:808::", true, false),
+            ("64:ff9b::808:808", true, false),
+            ("::ffff:8.8.8.8", true, true),
+            ("::ffff:10.0.0.1", true, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("::169.254.169.254", false, false),
+            ("64:ff9b::169.254.169.254", false, false),
+            ("2002:a9fe:a9fe::", false, false),
+            ("fd00:ec2::254", false, false),
+            ("::", false, false),
+            ("fe80::1", false, false),
+            ("ff02::1", false, false),
+        ] {
+            let parsed: IpAddr = address.parse().unwrap();
+            let found = (
+                AddressPolicy::Exact.permits(parsed),
+                AddressPolicy::Public.permits(parsed),
+            );
+            assert_eq!(found, (exact, public), "{address}");
+        }
+    }
+
+    /// A certificate for `localhost`, and a server with it.
+    async fn tls_server() -> (String, Server) {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let private_key = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let config = config
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], private_key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let server =
+            Server::start_with(Some(acceptor), |_| HashMap::from([("/", ok("", b"safe"))])).await;
+        (key.cert.pem(), server)
+    }
+
+    #[tokio::test]
+    async fn extra_roots_are_trusted_for_their_fetch_only() {
+        let (pem, server) = tls_server().await;
+        let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
+        let wrong_name = Url::parse(&format!("https://127.0.0.1:{}/", server.port)).unwrap();
+        let roots = Some(Arc::new(ExtraRoots::parse(&pem).unwrap()));
+        let fetcher = fetcher();
+        let with_roots = |url: &Url| FetchRequest {
+            extra_roots: roots.clone(),
+            ..request(url.clone())
+        };
+        assert_eq!(fetcher.get(with_roots(&url)).await.unwrap(), b"safe");
+        assert_eq!(
+            fetcher.get(request(url.clone())).await,
+            Err(FetchError::Tls)
+        );
+        assert_eq!(
+            fetcher.get(with_roots(&wrong_name)).await,
+            Err(FetchError::Tls)
+        );
+    }
+
+    #[test]
+    fn roots_are_certificates_in_pem() {
+        let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let pem = certificate.cert.pem();
+        assert_eq!(
+            ExtraRoots::parse(&format!("{pem}{pem}")).unwrap().0.len(),
+            2
+        );
+        let cut = pem::encode(&pem::Pem::new("CERTIFICATE", &certificate.cert.der()[..99]));
+        for text in [
+            "",
+            "text",
+            &certificate.signing_key.serialize_pem(),
+            &cut,
+            &format!("{pem}{cut}"),
+        ] {
+            assert_eq!(ExtraRoots::parse(text).unwrap_err(), InvalidRoots);
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -34,8 +35,9 @@ pub enum LogFormat {
 /// # Errors
 /// When `filter` does not parse, or logging was begun before.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| format!("log level {filter:?}: {error}"))?;
+    // actix tells of each listener and worker it starts; our own line says what matters of that.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,{filter}"))
+        .map_err(|error| format!("log-level: {error}"))?;
     let is_terminal = std::io::stderr().is_terminal();
     let as_json = match format {
         LogFormat::Auto => !is_terminal,
@@ -91,9 +93,9 @@ where
 
 /// RFC 3339 in UTC with microseconds.
 fn timestamp(now: OffsetDateTime) -> String {
-    let micros = now.microsecond() * 1000;
-    let now = now.replace_nanosecond(micros).unwrap_or(now);
-    now.format(&Rfc3339).unwrap_or_default()
+    const FORMAT: &[BorrowedFormatItem<'_>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    now.format(FORMAT).unwrap_or_default()
 }
 
 struct Fields<'a>(&'a mut Map<String, Value>);

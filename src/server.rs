@@ -276,17 +276,14 @@ impl Server {
         &self.trust
     }
 
-    /// The URL at which the API is reached on this machine.
+    /// The URL of the metrics.
     ///
     /// # Errors
     /// When the system does not tell the address.
-    pub fn local_url(&self) -> Result<String, StartError> {
-        let scheme = if self.listener.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        Ok(format!("{scheme}://{}", self.sockets.api_address()?))
+    pub fn metrics_url(&self) -> Result<String, StartError> {
+        let address = self.sockets.metrics.local_addr();
+        let address = address.map_err(|error| StartError::System(error.to_string()))?;
+        Ok(format!("http://{address}/metrics"))
     }
 
     /// Serves until `stop` is ready, then finishes what has begun, and closes the log. Blocks.

@@ -442,3 +442,170 @@ pub fn public_key_pem(spki: &[u8]) -> String {
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::hierarchy::{Hierarchy, Names};
+    use crate::clock::{Clock, FixedClock};
+    use crate::keys::memory::NewKey;
+    use crate::keys::{InMemoryKey, Signer};
+    use crate::random::SeededRandom;
+
+    fn material(external: ExternalTrust) -> TrustMaterial {
+        let now = FixedClock::at("2026-01-02T03:04:05.5Z").now();
+        let names = Names {
+            organization: "Example".to_owned(),
+            common_name: "Example root".to_owned(),
+        };
+        let (log_key, _) = InMemoryKey::generate(NewKey::P256).unwrap();
+        TrustMaterial {
+            ca_url: "https://ca.example.com".to_owned(),
+            operator: "ca.example.com".to_owned(),
+            chain: Hierarchy::generate(&names, now, &SeededRandom::new(1))
+                .unwrap()
+                .chain,
+            ct_log: Some(TrustedLog {
+                url: "https://ca.example.com/ct/main".to_owned(),
+                origin: "ca.example.com/ct/main".to_owned(),
+                public_key_der: log_key.public_key_der().to_vec(),
+                created: now,
+            }),
+            oidc_urls: vec!["https://accounts.example.com".to_owned()],
+            external,
+        }
+    }
+
+    #[test]
+    fn the_trusted_root_names_chain_and_log_with_dates_of_their_making() {
+        let material = material(ExternalTrust::default());
+        let root = material.trusted_root().unwrap();
+
+        assert_eq!(
+            root["mediaType"],
+            "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
+        );
+        for members in ["tlogs", "timestampAuthorities"] {
+            assert_eq!(
+                root[members],
+                json!([]),
+                "clients want the member {members}, also when it is empty"
+            );
+        }
+        let authority = &root["certificateAuthorities"][0];
+        assert_eq!(
+            authority["subject"],
+            json!({ "organization": "Example", "commonName": "Example root" })
+        );
+        assert_eq!(authority["validFor"]["start"], "2026-01-02T02:59:05Z");
+        assert_eq!(
+            authority["certChain"]["certificates"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+        let log = &root["ctlogs"][0];
+        assert_eq!(log["publicKey"]["keyDetails"], "PKIX_ECDSA_P256_SHA_256");
+        assert_eq!(
+            log["publicKey"]["validFor"]["start"],
+            "2026-01-02T02:59:05Z"
+        );
+        let key = &material.ct_log.as_ref().unwrap().public_key_der;
+        assert_eq!(log["logId"]["keyId"], STANDARD.encode(sha256(key)));
+        assert_eq!(material.files().unwrap(), material.files().unwrap());
+    }
+
+    #[test]
+    fn a_selector_is_there_only_with_its_services() {
+        let config = material(ExternalTrust::default()).signing_config();
+        assert_eq!(config["caUrls"][0]["majorApiVersion"], 1);
+        assert_eq!(config["oidcUrls"][0]["url"], "https://accounts.example.com");
+        for absent in ["rekorTlogUrls", "rekorTlogConfig", "tsaUrls", "tsaConfig"] {
+            assert!(config.get(absent).is_none(), "{absent} is there");
+        }
+    }
+
+    #[test]
+    fn services_run_elsewhere_are_merged_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let (rekor, tsa) = (
+            folder.path().join("rekor.pub"),
+            folder.path().join("tsa.pem"),
+        );
+        let ed25519 = [
+            &[
+                0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+            ][..],
+            &[7; 32],
+        ]
+        .concat();
+        std::fs::write(&rekor, public_key_pem(&ed25519)).unwrap();
+        let chain = material(ExternalTrust::default()).chain;
+        let pems: String = chain
+            .certificates()
+            .iter()
+            .map(|one| one.pem() + "\n")
+            .collect();
+        std::fs::write(&tsa, pems).unwrap();
+        let external = ExternalTrust {
+            transparency_logs: vec![ExternalLog {
+                url: "https://rekor.example.com".to_owned(),
+                public_key_file: rekor,
+                origin: None,
+                start: "2026-01-01T00:00:00Z".to_owned(),
+                api_version: None,
+            }],
+            timestamp_authorities: vec![ExternalTimestampAuthority {
+                url: "https://tsa.example.com/api/v1/timestamp".to_owned(),
+                certificate_chain_file: tsa,
+                start: None,
+            }],
+        };
+
+        let material = material(external);
+        let root = material.trusted_root().unwrap();
+
+        let log = &root["tlogs"][0];
+        assert_eq!(log["publicKey"]["keyDetails"], "PKIX_ED25519");
+        // C2SP signed-note: the id of an Ed25519 key is over name, line feed, type 1 and key.
+        let id = sha256(&[&b"rekor.example.com\n\x01"[..], &[7; 32]].concat());
+        assert_eq!(log["logId"]["keyId"], STANDARD.encode(id));
+        let authority = &root["timestampAuthorities"][0];
+        assert_eq!(authority["subject"]["commonName"], "Example root");
+        assert_eq!(authority["validFor"]["start"], "2026-01-02T02:59:05Z");
+        let config = material.signing_config();
+        assert_eq!(config["rekorTlogUrls"][0]["majorApiVersion"], 2);
+        assert_eq!(config["rekorTlogConfig"], json!({ "selector": "ANY" }));
+        assert_eq!(
+            config["tsaUrls"][0]["url"],
+            "https://tsa.example.com/api/v1/timestamp"
+        );
+        let names: Vec<_> = material
+            .files()
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert!(
+            names.contains(&"rekor.pub") && names.contains(&"tsa.certchain.pem"),
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let external = ExternalTrust {
+            transparency_logs: vec![ExternalLog {
+                url: "https://rekor.example.com".to_owned(),
+                public_key_file: "/nowhere/rekor.pub".into(),
+                origin: None,
+                start: "2026-01-01T00:00:00Z".to_owned(),
+                api_version: None,
+            }],
+            ..ExternalTrust::default()
+        };
+        let error = material(external).trusted_root().unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/rekor.pub: "), "{error}");
+    }
+}

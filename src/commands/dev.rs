@@ -115,7 +115,13 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         out.join("token").display()
     );
     write_private(&out.join("env.sh"), &env)?;
-    print_welcome(&url, out, &data_dir, arguments.data_dir.is_some());
+    print_welcome(
+        &url,
+        &server.metrics_url()?,
+        out,
+        &data_dir,
+        arguments.data_dir.is_some(),
+    );
     server.run(Some(routes), serve::stop_signal())?;
     Ok(())
 }
@@ -156,7 +162,7 @@ fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::operation(format!("{}: {error}", path.display())))
 }
 
-fn print_welcome(url: &str, out: &Path, data_dir: &Path, is_kept: bool) {
+fn print_welcome(url: &str, metrics: &str, out: &Path, data_dir: &Path, is_kept: bool) {
     let out = out.display();
     let (data_dir, fate) = (
         data_dir.display(),
@@ -173,7 +179,7 @@ Mayfly is serving a certificate authority of your own, with its transparency log
 
   API and log     {url}
   test issuer     {url}/dev/oidc
-  metrics         see /metrics on the metrics address
+  metrics         {metrics}
   trust files     {out}/
   data            {data_dir} ({fate})
 

@@ -63,7 +63,7 @@ pub enum SctError {
 
 impl SignedCertificateTimestamp {
     /// Puts together what a log with an ECDSA P-256 key signed.
-    pub(super) const fn by_ecdsa(
+    pub(crate) const fn by_ecdsa(
         log_id: [u8; 32],
         timestamp: u64,
         extensions: Vec<u8>,

@@ -136,6 +136,15 @@ const GITHUB_WORKFLOW: BuildType = {
     }
 };
 
+impl Piece {
+    /// The claim's name, or the text.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Claim(name) | Self::Text(name) => name,
+        }
+    }
+}
+
 impl IdentityRule {
     /// The rule of a build type, by its configured name.
     #[must_use]
@@ -327,13 +336,10 @@ fn email<'a>(rule: &EmailRule, claims: &'a Object) -> Result<&'a str, TokenError
         Some(Value::String(text)) if matches!(text.as_str(), "false" | "False") => false,
         Some(_) => return Err(invalid("email_verified", "it is neither true nor false")),
     };
-    let address = match claims.get("email") {
-        Some(Value::String(address)) => address,
-        Some(_) | None => {
-            return Err(TokenError::InvalidEmail {
-                why: "the claim `email` is missing or not a string",
-            });
-        }
+    let Some(Value::String(address)) = claims.get("email") else {
+        return Err(TokenError::InvalidEmail {
+            why: "the claim `email` is missing or not a string",
+        });
     };
     check_address(address).map_err(|why| TokenError::InvalidEmail { why })?;
     if is_verified || rule.skip_verification {
@@ -470,16 +476,24 @@ impl BuildType {
                 Piece::Claim(claim) => required_text(claim, claims.get(*claim))?,
                 Piece::Text(text) => text,
             };
-            let depth = path.len();
+            let start = path.len();
             for segment in text.split('/') {
                 match segment {
                     "" | "." => {}
-                    ".." => drop(path.pop()),
+                    ".." if path.len() > start => drop(path.pop()),
+                    // At the root there is nothing above.
+                    ".." if start == 0 => {}
+                    ".." => {
+                        return Err(invalid(
+                            piece.name(),
+                            "it leaves the path that it belongs to",
+                        ));
+                    }
                     segment => path.push(segment),
                 }
             }
-            if let (Piece::Claim(claim), true) = (piece, path.len() <= depth) {
-                return Err(invalid(claim, "it is not a path"));
+            if path.len() == start {
+                return Err(invalid(piece.name(), "it is not a path"));
             }
         }
         Ok(format!("{}{}", self.base_url, escape_path(&path.join("/"))))
@@ -513,4 +527,485 @@ fn escape_path(path: &str) -> Cow<'_, str> {
 /// Whether the octets begin with two hexadecimal digits, as they must after a `%`.
 fn begins_with_hex_pair(octets: &[u8]) -> bool {
     matches!(octets, [first, second, ..] if first.is_ascii_hexdigit() && second.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{Bench, ISSUER, entry};
+    use super::*;
+    use crate::dev::oidc::TestClaims;
+    use crate::reason::Reason;
+
+    const ADA: &str = "ada@example.com";
+
+    async fn reason(bench: &Bench, claims: &TestClaims) -> Option<Reason> {
+        bench
+            .verify_claims(claims)
+            .await
+            .err()
+            .map(|error| error.reason())
+    }
+
+    #[tokio::test]
+    async fn an_address_is_kept_as_it_is() {
+        let bench = Bench::new();
+        for address in [
+            "Signer@Example.COM",
+            "a@b.co",
+            "first.last+tag@sub.example.com",
+            "!#$%&'*+-/=?^_`{|}~@example.com",
+            &format!("{}@example.com", "x".repeat(64)),
+            "a@xn--bcher-kva.example",
+            "0@1.2.com",
+        ] {
+            let identity = bench
+                .verify_claims(&TestClaims::email(address))
+                .await
+                .unwrap();
+            assert_eq!(identity.san, San::Email(address.to_owned()));
+            assert_eq!(identity.challenge, address);
+            assert_eq!(identity.build, BuildFacts::default());
+        }
+    }
+
+    #[tokio::test]
+    async fn texts_that_are_no_address_are_refused() {
+        let bench = Bench::new();
+        let label = "x".repeat(63);
+        for address in [
+            "",
+            "victim",
+            "a@b@example.com",
+            "a@example.com,b@example.com",
+            "V <v@example.com>",
+            "v v@example.com",
+            "v\t@example.com",
+            "v@example.com\r\nBcc: x@example.com",
+            "v@example.com\0.evil.example",
+            "v@example.com\n",
+            " v@example.com",
+            ".v@example.com",
+            "v.@example.com",
+            "v..v@example.com",
+            "v@",
+            "@example.com",
+            ".@example.com",
+            "v@example..com",
+            "v@.example.com",
+            "v@example.com.",
+            "v@-example.com",
+            "v@example-.com",
+            "v@exa_mple.com",
+            "v@localhost",
+            "v@127.0.0.1",
+            "v@[127.0.0.1]",
+            "v@[IPv6:::1]",
+            "v@example.c0",
+            "\"v v\"@example.com",
+            "v(comment)@example.com",
+            "\u{1b}[31mv@example.com",
+            "\u{202e}v@example.com",
+            "bücher@example.com",
+            "v@bücher.example",
+            &format!("{}@example.com", "x".repeat(65)),
+            &format!("v@{label}x.com"),
+            &format!("v@{label}.{label}.{label}.{label}.com"),
+        ] {
+            let claims = TestClaims::email(ADA).with("email", address);
+            assert_eq!(
+                reason(&bench, &claims).await,
+                Some(Reason::InvalidEmail),
+                "{address:?}"
+            );
+        }
+        for value in [Value::Null, json!([ADA]), json!({ "a": ADA }), json!(5)] {
+            let claims = TestClaims::email(ADA).with("email", value);
+            assert_eq!(reason(&bench, &claims).await, Some(Reason::InvalidEmail));
+        }
+        let claims = TestClaims::email(ADA).without("email");
+        assert_eq!(reason(&bench, &claims).await, Some(Reason::InvalidEmail));
+    }
+
+    #[tokio::test]
+    async fn the_issuer_must_vouch_for_the_address() {
+        let strict = Bench::new();
+        let lenient = Bench::with_issuers(&entry(
+            ISSUER,
+            "type: email\n    skip-email-verification: true",
+        ));
+        let outcomes = |value: Option<Value>| {
+            let claims = match value {
+                Some(value) => TestClaims::email(ADA).with("email_verified", value),
+                None => TestClaims::email(ADA).without("email_verified"),
+            };
+            let (strict, lenient) = (&strict, &lenient);
+            async move {
+                (
+                    reason(strict, &claims).await,
+                    reason(lenient, &claims).await,
+                )
+            }
+        };
+        for value in [json!(true), json!("true"), json!("True")] {
+            assert_eq!(outcomes(Some(value)).await, (None, None));
+        }
+        for value in [
+            Some(json!(false)),
+            Some(json!("false")),
+            Some(json!("False")),
+            None,
+        ] {
+            assert_eq!(
+                outcomes(value).await,
+                (Some(Reason::EmailNotVerified), None)
+            );
+        }
+        for value in [
+            Value::Null,
+            json!(1),
+            json!(0),
+            json!("yes"),
+            json!("1"),
+            json!(""),
+            json!(" true"),
+            json!("TRUE"),
+            json!([true]),
+            json!({}),
+        ] {
+            let refused = Some(Reason::MalformedToken);
+            assert_eq!(
+                outcomes(Some(value.clone())).await,
+                (refused, refused),
+                "{value}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_subject_is_needed_and_must_be_plain() {
+        let bench = Bench::new();
+        let claims = |subject: Value| TestClaims::email(ADA).with("sub", subject);
+        for subject in [json!(""), Value::Null] {
+            assert_eq!(
+                reason(&bench, &claims(subject)).await,
+                Some(Reason::MissingClaim)
+            );
+        }
+        assert_eq!(
+            reason(&bench, &TestClaims::email(ADA).without("sub")).await,
+            Some(Reason::MissingClaim)
+        );
+        for subject in [
+            json!(5),
+            json!([ADA]),
+            json!({}),
+            json!("x".repeat(2_049)),
+            json!("a\r\nb"),
+            json!("a\0"),
+            json!("\u{1b}[31m"),
+            json!("a\u{85}b"),
+            json!("a\u{202e}b"),
+            json!(" "),
+            json!(" a"),
+            json!("a "),
+            json!("a\u{a0}"),
+        ] {
+            assert_eq!(
+                reason(&bench, &claims(subject.clone())).await,
+                Some(Reason::MalformedToken),
+                "{subject}"
+            );
+        }
+        for subject in [
+            "x".repeat(2_048),
+            "auth0|5f".to_owned(),
+            "Ünï cödé".to_owned(),
+        ] {
+            let identity = bench.verify_claims(&claims(json!(subject))).await.unwrap();
+            assert_eq!(identity.subject, subject);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_claim_names_the_issuer_in_the_certificate() {
+        let settings = "type: email\n    issuer-claim: $.federated_claims.connector_id";
+        let bench = Bench::with_issuers(&entry(ISSUER, settings));
+        let claims = |value: Value| TestClaims::email(ADA).with("federated_claims", value);
+        let connector = "https://accounts.example";
+        let identity = bench
+            .verify_claims(&claims(json!({ "connector_id": connector })))
+            .await
+            .unwrap();
+        assert_eq!(
+            (identity.issuer.as_str(), &*identity.issuer_id),
+            (connector, "issuer.example")
+        );
+        for (value, expected) in [
+            (json!({}), Reason::MissingClaim),
+            (json!("text"), Reason::MissingClaim),
+            (json!({ "connector_id": "" }), Reason::MissingClaim),
+            (json!({ "connector_id": null }), Reason::MissingClaim),
+            (json!({ "connector_id": 5 }), Reason::MalformedToken),
+            (
+                json!({ "connector_id": { "a": "b" } }),
+                Reason::MalformedToken,
+            ),
+            (
+                json!({ "connector_id": "x".repeat(10_240) }),
+                Reason::MalformedToken,
+            ),
+            (json!({ "connector_id": "a\nb" }), Reason::MalformedToken),
+        ] {
+            assert_eq!(
+                reason(&bench, &claims(value.clone())).await,
+                Some(expected),
+                "{value:.60}"
+            );
+        }
+        assert_eq!(
+            reason(&bench, &TestClaims::email(ADA)).await,
+            Some(Reason::MissingClaim)
+        );
+    }
+
+    #[test]
+    fn paths_to_claims_have_one_form() {
+        assert_eq!(ClaimPath::parse("$.a.b-c_1").unwrap().0, ["a", "b-c_1"]);
+        for text in [
+            "", "$", "$.", "a", ".a", "$.a.", "$..a", "$.a[0]", "$['a']", "$.*", "$.a b",
+        ] {
+            assert_eq!(ClaimPath::parse(text), Err(InvalidPath), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_uri_lies_on_the_configured_host() {
+        let bench = Bench::with_issuers(&entry(
+            ISSUER,
+            "type: uri\n    subject-domain: https://id.issuer.example",
+        ));
+        for subject in [
+            "https://id.issuer.example",
+            "https://id.issuer.example/",
+            "https://id.issuer.example/a/b.c/..d/%20?x=/../y",
+            "https://id.issuer.example?x",
+        ] {
+            let identity = bench
+                .verify_claims(&TestClaims::subject(subject))
+                .await
+                .unwrap();
+            assert_eq!(identity.san, San::Uri(subject.to_owned()));
+            assert_eq!(
+                (identity.challenge_claim, identity.challenge.as_str()),
+                ("sub", subject)
+            );
+        }
+        for subject in [
+            "https://evil.example/",
+            "https://id.issuer.example.evil/",
+            "https://id.issuer.example@evil/",
+            "https://id.issuer.example\\@evil/",
+            "https://u:p@id.issuer.example/",
+            "https://@id.issuer.example/",
+            "https://id.issuer.example:443/",
+            "https://id.issuer.example:9/",
+            "https://ID.issuer.example/",
+            "https://issuer.example/",
+            "https://x.id.issuer.example/",
+            "http://id.issuer.example/",
+            "HTTPS://id.issuer.example/",
+            "javascript:alert(1)",
+            "//id.issuer.example/",
+            "/path",
+            "id.issuer.example",
+            "https:/id.issuer.example/",
+            "https://id.issuer.example#x",
+        ] {
+            let claims = TestClaims::subject(subject);
+            assert_eq!(
+                reason(&bench, &claims).await,
+                Some(Reason::SubjectDomainMismatch),
+                "{subject}"
+            );
+        }
+        for path in [
+            "/#x",
+            "/a b",
+            "/é",
+            "/a\nb",
+            "/./x",
+            "/a/..",
+            "/%2e%2E/x",
+            "/.%2e",
+            "/%zz",
+            "/%2",
+            "/<x>",
+            "/a\\b",
+            "/\"",
+            "?a#b",
+        ] {
+            let claims = TestClaims::subject(&format!("https://id.issuer.example{path}"));
+            assert_eq!(
+                reason(&bench, &claims).await,
+                Some(Reason::MalformedToken),
+                "{path}"
+            );
+        }
+        assert_eq!(
+            reason(&bench, &TestClaims::subject(ADA)).await,
+            Some(Reason::AmbiguousIdentity)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_uri_may_have_the_configured_port() {
+        let bench = Bench::with_issuers(&entry(
+            ISSUER,
+            "type: uri\n    subject-domain: https://issuer.example:8443",
+        ));
+        assert_eq!(
+            reason(
+                &bench,
+                &TestClaims::subject("https://issuer.example:8443/a")
+            )
+            .await,
+            None
+        );
+        for subject in ["https://issuer.example/a", "https://issuer.example:84430/a"] {
+            let refused = reason(&bench, &TestClaims::subject(subject)).await;
+            assert_eq!(refused, Some(Reason::SubjectDomainMismatch));
+        }
+    }
+
+    #[tokio::test]
+    async fn github_claims_become_build_facts() {
+        use BuildFact as Fact;
+        let bench = Bench::with_issuers(&entry(ISSUER, "type: github-workflow"));
+        let identity = bench
+            .verify_claims(&TestClaims::github("acme/app"))
+            .await
+            .unwrap();
+        let workflow = "https://github.com/acme/app/.github/workflows/release.yml@refs/heads/main";
+        let commit = "5f2b0c0a4b1c5f3a9de1b52d8a8d4b0f6a1c3e7d";
+        assert_eq!(identity.san, San::Uri(workflow.to_owned()));
+        assert_eq!(identity.challenge, "repo:acme/app:ref:refs/heads/main");
+        for (fact, value) in [
+            (Fact::GithubWorkflowTrigger, "push"),
+            (Fact::GithubWorkflowSha, commit),
+            (Fact::GithubWorkflowName, "Release"),
+            (Fact::GithubWorkflowRepository, "acme/app"),
+            (Fact::GithubWorkflowRef, "refs/heads/main"),
+            (Fact::BuildSignerUri, workflow),
+            (Fact::BuildSignerDigest, commit),
+            (Fact::RunnerEnvironment, "github-hosted"),
+            (Fact::SourceRepositoryUri, "https://github.com/acme/app"),
+            (Fact::SourceRepositoryDigest, commit),
+            (Fact::SourceRepositoryRef, "refs/heads/main"),
+            (Fact::SourceRepositoryIdentifier, "74"),
+            (Fact::SourceRepositoryOwnerUri, "https://github.com/acme"),
+            (Fact::SourceRepositoryOwnerIdentifier, "7"),
+            (Fact::BuildConfigUri, workflow),
+            (Fact::BuildConfigDigest, commit),
+            (Fact::BuildTrigger, "push"),
+            (
+                Fact::RunInvocationUri,
+                "https://github.com/acme/app/actions/runs/1658821493/attempts/1",
+            ),
+            (Fact::SourceRepositoryVisibilityAtSigning, "public"),
+        ] {
+            assert_eq!(identity.build.get(fact), Some(value), "{fact:?}");
+        }
+        assert_eq!(identity.build.get(Fact::DeploymentEnvironment), None);
+    }
+
+    #[tokio::test]
+    async fn every_github_claim_is_needed_as_a_text() {
+        let bench = Bench::with_issuers(&entry(ISSUER, "type: github-workflow"));
+        let good = TestClaims::github("acme/app");
+        for claim in [
+            "job_workflow_ref",
+            "sha",
+            "event_name",
+            "repository",
+            "workflow",
+            "ref",
+            "job_workflow_sha",
+            "runner_environment",
+            "repository_id",
+            "repository_owner",
+            "repository_owner_id",
+            "repository_visibility",
+            "workflow_ref",
+            "workflow_sha",
+            "run_id",
+            "run_attempt",
+        ] {
+            let outcome = reason(&bench, &good.clone().without(claim)).await;
+            assert_eq!(outcome, Some(Reason::MissingClaim), "{claim}");
+            let outcome = reason(&bench, &good.clone().with(claim, "")).await;
+            assert_eq!(outcome, Some(Reason::MissingClaim), "{claim}");
+            for value in [
+                json!(74),
+                json!("a\nb"),
+                json!("a\u{2066}b"),
+                json!("x".repeat(2_049)),
+            ] {
+                let outcome = reason(&bench, &good.clone().with(claim, value)).await;
+                assert_eq!(outcome, Some(Reason::MalformedToken), "{claim}");
+            }
+        }
+        let claims = good
+            .with("environment", "production")
+            .with("unknown", json!({ "a": [1] }));
+        assert_eq!(reason(&bench, &claims).await, None);
+    }
+
+    #[tokio::test]
+    async fn urls_of_builds_are_cleaned_and_escaped() {
+        let bench = Bench::with_issuers(&entry(ISSUER, "type: github-workflow"));
+        for (workflow, expected) in [
+            ("acme/../evil/x", "evil/x"),
+            ("../../x", "x"),
+            ("acme//app/./a", "acme/app/a"),
+            ("/acme/app", "acme/app"),
+            ("a/b c#d?e", "a/b%20c%23d%3Fe"),
+            ("a/ü.yml@refs/heads/ü", "a/%C3%BC.yml@refs/heads/%C3%BC"),
+            ("a/b(1)!*'[x].yml", "a/b(1)!*'[x].yml"),
+            ("a/b (1).yml", "a/b%20%281%29.yml"),
+            ("a/%20b", "a/%20b"),
+            ("a/100%", "a/100%25"),
+            (
+                "a/b@refs/heads/x&y+z=1,2:3;$",
+                "a/b@refs/heads/x&y+z=1,2:3;$",
+            ),
+            ("a/{b}|\\^`\"<>", "a/%7Bb%7D%7C%5C%5E%60%22%3C%3E"),
+        ] {
+            let claims = TestClaims::github("acme/app").with("job_workflow_ref", workflow);
+            let identity = bench.verify_claims(&claims).await.unwrap();
+            assert_eq!(
+                identity.san,
+                San::Uri(format!("https://github.com/{expected}")),
+                "{workflow}"
+            );
+        }
+        for workflow in ["..", "/", ".", "a/.."] {
+            let claims = TestClaims::github("acme/app").with("job_workflow_ref", workflow);
+            assert_eq!(
+                reason(&bench, &claims).await,
+                Some(Reason::MalformedToken),
+                "{workflow}"
+            );
+        }
+        // A later part must not climb over an earlier one.
+        for run in ["..", "../../../../evil/app/actions/runs/1", "/"] {
+            let claims = TestClaims::github("acme/app").with("run_id", run);
+            assert_eq!(
+                reason(&bench, &claims).await,
+                Some(Reason::MalformedToken),
+                "{run}"
+            );
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! YAML in kebab case and JSON in camel case are read as they are. Every scalar has a typed field, so that no reader of
 //! YAML can take `no` or `0123` for something else than another one does.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -296,22 +297,48 @@ fn parse(text: &str) -> Result<RawFile, (Place, String)> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    serde_saphyr::from_str_with_options(&end_alias_keys(text), options).map_err(|error| {
         let place = error.location().map_or(Place::START, Place::from);
-        let message = match &error {
-            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-                format!("the key `{key}` stands twice")
-            }
-            // The place is reported apart from the message.
-            error => error
-                .to_string()
-                .split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        };
-        (place, message)
+        if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = &error {
+            return (place, format!("the key `{key}` stands twice"));
+        }
+        // The place is reported apart from the message.
+        let message = error.to_string();
+        let message = message
+            .split_once(" at line ")
+            .map_or(message.as_str(), |(message, _)| message);
+        (place, message.to_owned())
     })
+}
+
+/// Puts a space before the colon of every key that is an alias, such as `*github-type:`.
+///
+/// Sigstore's own files are written so, for a reader that ends an alias there; YAML 1.2 (section 6.9.2) makes the colon a
+/// part of its name.
+fn end_alias_keys(text: &str) -> Cow<'_, str> {
+    let end_of_alias = |line: &str| {
+        let alias = line.trim_start().strip_prefix('*')?;
+        let (name, rest) = alias.split_once(':')?;
+        let is_name = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'_';
+        let is_key =
+            name.bytes().all(is_name) && (rest.is_empty() || rest.starts_with(char::is_whitespace));
+        (is_key && text.contains(&format!("&{name}"))).then(|| line.len() - rest.len() - 1)
+    };
+    if !text.lines().any(|line| end_of_alias(line).is_some()) {
+        return Cow::Borrowed(text);
+    }
+    let mut ended = String::with_capacity(text.len() + 64);
+    for line in text.split_inclusive('\n') {
+        let (key, rest) = end_of_alias(line)
+            .and_then(|end| line.split_at_checked(end))
+            .unwrap_or((line, ""));
+        ended.push_str(key);
+        if !rest.is_empty() {
+            ended.push(' ');
+        }
+        ended.push_str(rest);
+    }
+    Cow::Owned(ended)
 }
 
 // The checks.
@@ -364,6 +391,12 @@ impl Checker<'_, '_> {
 
     fn unknown_keys(&mut self, unknown: &[UnknownKey]) {
         for UnknownKey { key, known } in unknown {
+            // JSON's names begin with capitals, YAML's do not.
+            let is_json = key.value.starts_with(char::is_uppercase);
+            let known = known
+                .iter()
+                .copied()
+                .filter(|name| name.starts_with(char::is_uppercase) == is_json);
             let help = match closest(&key.value, known) {
                 Some(name) => format!("did you mean `{name}`?"),
                 None => {
@@ -611,7 +644,7 @@ impl Checker<'_, '_> {
     fn unusable_type(&mut self, issuer_type: &Text) {
         let name = issuer_type.value.as_str();
         let supported = format!("this version supports {}", SUPPORTED_TYPES.join(", "));
-        let (message, help) = match closest(name, &KNOWN_TYPES) {
+        let (message, help) = match closest(name, KNOWN_TYPES) {
             Some(known) if known == name => {
                 (format!("type `{name}` is not supported yet"), supported)
             }
@@ -761,13 +794,13 @@ fn are_related(host: &str, issuer_host: &str) -> bool {
 }
 
 /// The known name that a text is most likely a misspelling of, letter case aside.
-fn closest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
+fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let text = text.to_ascii_lowercase();
     let distances = known
-        .iter()
-        .map(|name| (distance(&text, &name.to_ascii_lowercase()), *name));
+        .into_iter()
+        .map(|name| (distance(&text, &name.to_ascii_lowercase()), name));
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= name.len() / 3).then_some(name)
+    (distance <= name.len().div_ceil(3)).then_some(name)
 }
 
 /// How many characters must be inserted, removed or replaced to make one text of the other (Levenshtein).
@@ -797,29 +830,433 @@ fn distance(from: &str, to: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::IssuerConfiguration;
+
+    /// What is found in a file, one finding a line.
+    fn findings(text: &str) -> Vec<String> {
+        let findings = match Issuers::parse("id.yaml", text) {
+            Ok((_, warnings)) => warnings,
+            Err(findings) => findings,
+        };
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    fn entry_at(url: &str, settings: &str) -> String {
+        format!("  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n{settings}")
+    }
+
+    fn file(settings: &str) -> String {
+        format!("oidc-issuers:\n{}", entry_at("https://a.example", settings))
+    }
+
+    const YAML: &str = r#"
+define:
+  - &type email
+oidc-issuers:
+  https://b.example/auth:
+    issuer-url: https://b.example/auth
+    client-id: yes
+    type: *type
+    issuer-claim: $.federated_claims.connector_id
+    contact:
+    description: ~
+    environment: staging
+  https://a.example:
+    issuer-url: https://a.example
+    client-id: 0123
+    type: uri
+    subject-domain: https://a.example
+    challenge-claim: sub
+meta-issuers:
+  https://*.tenants.example/:
+    client-id: sigstore
+    type: github-workflow
+ci-issuer-metadata:
+  *type:
+    default-template-values:
+      url: https://github.com
+    extension-templates:
+      build-signer-uri: "{{ .url }}"
+    subject-alternative-name-template: "{{ .url }}"
+"#;
 
     #[test]
-    fn try_it() {
-        for text in [
-            "oidc-issuers:\n  https://a.example:\n    issuer-url: https://a.example\n    client-id: yes\n    tipe: email\n",
-            "oidc-issuers:\n  https://a.example:\n    issuer-url: [1]\n",
-            "oidc-issuers:\n  https://a.example:\n    client-id: 0123\n    client-id: b\n",
-            "oidc-issuers:\n  https://a.example:\n    client-id: 0123\n    contact:\n    description: ~\n    skip-email-verification: yes\n",
-            "oidc-issuers:\n  https://a.example:\n    client-id: x\n    ClientID: 1\n",
-            "{\n\t\"OIDCIssuers\": {\n\t\t\"https://a.example\": {\"IssuerURL\": \"https:\\/\\/a.example\",\n\t\t\t\"ClientID\": \"\\ud83d\\ude00\",\n\t\t\t\"SkipEmailVerification\": true}}}",
-            "",
-            "# nothing\n",
-            "oidc-issuers:\n",
-            "oidc-issuers: {}\n",
-            "- a\n",
-            "define:\n  - &t \"email\"\nbase: &base\n  client-id: z\noidc-issuers:\n  https://a.example:\n    <<: *base\n    type: *t\n",
-            "oidc-issuers:\n\tx: y\n",
-            "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ndefine: [*f,*f,*f,*f]",
+    fn a_file_of_fulcio_is_read_as_it_is() {
+        let (issuers, warnings) = Issuers::parse("id.yaml", YAML).unwrap();
+        assert_eq!(warnings, []);
+        let row =
+            |url: &str, audience: &str, challenge_claim, issuer_type, subject_domain: &str| {
+                IssuerConfiguration {
+                    url: url.to_owned(),
+                    is_wildcard: url.contains('*'),
+                    audience: audience.to_owned(),
+                    challenge_claim,
+                    issuer_type,
+                    subject_domain: subject_domain.to_owned(),
+                    skip_email_verification: false,
+                }
+            };
+        assert_eq!(
+            issuers.configuration(),
+            [
+                row(
+                    "https://a.example",
+                    "0123",
+                    "sub",
+                    "uri",
+                    "https://a.example"
+                ),
+                row("https://b.example/auth", "yes", "email", "email", ""),
+                row(
+                    "https://*.tenants.example/",
+                    "sigstore",
+                    "sub",
+                    "github-workflow",
+                    ""
+                ),
+            ]
+        );
+        let ids: Vec<_> = issuers
+            .all()
+            .iter()
+            .map(|issuer| issuer.id.to_string())
+            .collect();
+        assert_eq!(ids, ["a.example", "b.example-auth", "x.tenants.example"]);
+    }
+
+    #[test]
+    fn a_file_in_json_is_read_as_it_is() {
+        let text = r#"{
+TAB"OIDCIssuers": {
+TAB"https://a.example": {
+TAB"IssuerURL": "https:\/\/a.example", "ClientID": "sigstore", "Type": "email",
+TAB"IssuerClaim": "$.federated_claims.connector_id", "Contact": "a@b.example", "SkipEmailVerification": true
+TAB}
+TAB},
+TAB"MetaIssuers": { "https://*.b.example/": { "ClientID": "sigstore", "Type": "github-workflow" } },
+TAB"CIIssuerMetadata": { "x": { "SubjectAlternativeNameTemplate": "", "ExtensionTemplates": { "BuildTrigger": "x" } } }
+}"#;
+        let (issuers, warnings) = Issuers::parse("id.json", &text.replace("TAB", "\t")).unwrap();
+        assert!(issuers.lookup("https://a.example").is_some());
+        assert!(issuers.lookup("https://x.b.example/").is_some());
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_found_at_once_with_its_place() {
+        let text = "
+oidc-issuer:
+  x: y
+oidc-issuers:
+  https://a.example:
+    issuer-url: https://b.example
+    clientid: sigstore
+    type: emial
+  https://c.example/?x:
+    issuer-url: https://c.example/?x
+    client-id: ' '
+    type: spiffe
+  https://d.example:
+    type: github-workflow
+    issuer-claim: $.x
+meta-issuers:
+  https://*.com/:
+    client-id: sigstore
+    type: email
+    ca-cert: none
+";
+        assert_eq!(
+            findings(text),
+            [
+                "id.yaml:2:1: unknown key \"oidc-issuer\" (did you mean `oidc-issuers`?)",
+                "id.yaml:5:3: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
+                "id.yaml:6:17: issuer-url differs from the key \"https://a.example\" (the key and issuer-url must be equal, octet for octet)",
+                "id.yaml:7:5: unknown key \"clientid\" (did you mean `client-id`?)",
+                "id.yaml:8:11: unknown type \"emial\" (did you mean `email`? this version supports email, github-workflow, uri)",
+                "id.yaml:10:17: issuer-url cannot be used: it has a user name, a query or a fragment",
+                "id.yaml:11:16: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
+                "id.yaml:12:11: type `spiffe` is not supported yet (this version supports email, github-workflow, uri)",
+                "id.yaml:13:3: the entry has no issuer-url (add issuer-url: https://d.example)",
+                "id.yaml:17:3: the pattern cannot be used: the last two labels of the host, and the port, must be written out",
+                "id.yaml:20:14: ca-cert cannot be used: it is not one or more PEM blocks of type CERTIFICATE",
+            ]
+        );
+    }
+
+    #[test]
+    fn texts_that_are_not_an_identity_file_are_refused_with_their_place() {
+        let nothing =
+            "id.yaml:1:1: the file configures no issuer (list at least one under oidc-issuers)";
+        let twice = format!(
+            "{}{}",
+            file("    type: email\n"),
+            entry_at("https://a.example", "    type: email\n")
+        );
+        for (text, finding) in [
+            ("", nothing),
+            ("# nothing\n", nothing),
+            ("oidc-issuers: {}\n", nothing),
+            (
+                "- a\n",
+                "id.yaml:1:1: invalid type: sequence, expected a mapping",
+            ),
+            (
+                "oidc-issuers:\n\tx: y\n",
+                "id.yaml:2:2: tabs disallowed within this context (block indentation)",
+            ),
+            (
+                &file("    type: [email]\n"),
+                "id.yaml:5:11: expected string scalar",
+            ),
+            (
+                &file("    type: email\n    type: uri\n"),
+                "id.yaml:6:5: the key `type` stands twice",
+            ),
+            (
+                &file("    type: email\n    Type: uri\n"),
+                "id.yaml:3:5: duplicate field `type`",
+            ),
+            (
+                &file("    type: email\n    skip-email-verification: yes\n"),
+                "id.yaml:6:30: invalid boolean (strict mode expects true/false)",
+            ),
+            (
+                &twice,
+                "id.yaml:6:3: the key `https://a.example` stands twice",
+            ),
         ] {
-            match parse(text) {
-                Ok(raw) => println!("{raw:?}\n"),
-                Err((p, m)) => println!("ERR {p:?} {m}\n"),
-            }
+            assert_eq!(findings(text), [finding]);
         }
+        let level = |level: usize| match level.checked_sub(1) {
+            None => format!("- &a{level} [x]\n"),
+            Some(below) => format!(
+                "- &a{level} [{}]\n",
+                vec![format!("*a{below}"); 9].join(", ")
+            ),
+        };
+        let bomb: String = (0..30).map(level).collect();
+        assert!(findings(&format!("define:\n{bomb}"))[0].contains("budget breached"));
+        assert_eq!(
+            findings(&" ".repeat(MAX_OCTETS + 1)),
+            ["id.yaml:1:1: the file is larger than 4194304 octets"]
+        );
+    }
+
+    #[test]
+    fn urls_of_issuers_have_one_form() {
+        let found = |url: &str| {
+            findings(&format!(
+                "oidc-issuers:\n{}",
+                entry_at(url, "    type: email\n")
+            ))
+        };
+        for url in [
+            "https://a.example",
+            "https://a.example/",
+            "https://a.example:8443/x",
+            "http://127.0.0.1:5555/dev",
+            "http://[::1]/",
+        ] {
+            assert_eq!(found(url), [""; 0], "{url}");
+        }
+        for url in [
+            "ftp://a.example",
+            "a.example",
+            "https:a.example",
+            "https:/a.example",
+            "https://",
+            "https://u@a.example",
+            "https://u:p@a.example",
+            "https://@a.example",
+            "https://a.example?",
+            "https://a.example?x=y",
+            "https://a.example\\x",
+            "https://*.a.example/",
+        ] {
+            let found = found(url);
+            assert!(
+                found.len() == 1 && found[0].contains("issuer-url cannot be used"),
+                "{url}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_that_weaken_the_server_are_pointed_out() {
+        let settings =
+            "    type: email\n    skip-email-verification: true\n    challenge-claim: sub\n";
+        assert_eq!(
+            findings(&format!(
+                "oidc-issuers:\n{}",
+                entry_at("http://a.example", settings)
+            )),
+            [
+                "id.yaml:3:17: the issuer's keys are fetched over http (whoever can change its answers can sign for every one of its users)",
+                "id.yaml:6:30: addresses are not verified by the issuer (whoever can register an address there can sign as its owner)",
+                "id.yaml:7:22: challenge-claim has no effect: type email uses `email`",
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_of_other_types_are_refused() {
+        let settings = "    type: uri\n    subject-domain: https://a.example\n    issuer-claim: $.x\n    ci-provider: y\n";
+        assert_eq!(
+            findings(&file(settings)),
+            [
+                "id.yaml:7:19: only issuers of type email can have issuer-claim",
+                "id.yaml:8:18: only issuers of type ci-provider can have ci-provider",
+            ]
+        );
+        assert_eq!(
+            findings(&file(
+                "    type: email\n    issuer-claim: federated_claims.connector_id\n"
+            )),
+            [
+                "id.yaml:6:19: issuer-claim cannot be used: expected $ and one or more names, such as $.federated_claims.connector_id"
+            ]
+        );
+    }
+
+    #[test]
+    fn domains_of_subjects_belong_to_the_issuer() {
+        let found = |url: &str, domain: &str| {
+            let settings = format!("    type: uri\n    subject-domain: {domain}\n");
+            findings(&format!("oidc-issuers:\n{}", entry_at(url, &settings)))
+        };
+        for domain in [
+            "https://x.a.example",
+            "https://a.example/",
+            "https://y.a.example",
+            "https://a.example:8443",
+        ] {
+            assert_eq!(found("https://x.a.example/p", domain), [""; 0], "{domain}");
+        }
+        for (domain, why) in [
+            ("a.example", "it has no scheme"),
+            (
+                "http://a.example",
+                "its scheme is http, that of the issuer is https",
+            ),
+            (
+                "https://b.example",
+                "its host b.example is neither that of the issuer, a.example, nor in the same domain",
+            ),
+            (
+                "https://example",
+                "its host example is neither that of the issuer",
+            ),
+            (
+                "https://a.example/x",
+                "expected a scheme and a host, and nothing after them",
+            ),
+            (
+                "https://u@a.example",
+                "expected a scheme and a host, and nothing after them",
+            ),
+            ("https://", "it is not a URL"),
+        ] {
+            let found = found("https://a.example", domain);
+            assert!(
+                found.len() == 1 && found[0].contains(why),
+                "{domain}: {found:?}"
+            );
+        }
+        assert!(are_related("10.0.0.1", "10.0.0.1") && !are_related("10.1.0.1", "10.0.0.1"));
+        assert_eq!(
+            findings(&file("    type: uri\n")),
+            [
+                "id.yaml:2:3: a uri issuer must have subject-domain (expected the scheme and host that subjects begin with, such as https://example.com)"
+            ]
+        );
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let two = |first: &str, second: &str| {
+            let first = entry_at("https://a.example/x/", &format!("    type: email\n{first}"));
+            let second = entry_at("https://a.example/x", &format!("    type: email\n{second}"));
+            format!("oidc-issuers:\n{first}{second}")
+        };
+        let ids = |text: &str| {
+            let (issuers, _) = Issuers::parse("id.yaml", text).unwrap();
+            let id = |url: &str| issuers.lookup(url).unwrap().issuer.id.to_string();
+            [id("https://a.example/x/"), id("https://a.example/x")]
+        };
+        assert_eq!(ids(&two("", "")), ["a.example-x", "a.example-x-2"]);
+        assert_eq!(
+            ids(&two("", "    id: a.example-x\n")),
+            ["a.example-x-2", "a.example-x"]
+        );
+        assert_eq!(
+            findings(&two("    id: x\n", "    id: x\n")),
+            ["id.yaml:11:9: the id `x` stands twice"]
+        );
+        assert_eq!(
+            findings(&two("    id: X y\n", "")),
+            ["id.yaml:6:9: the id cannot be used (expected 1 to 64 of a-z, 0-9, . _ -)"]
+        );
+    }
+
+    #[test]
+    fn patterns_that_could_both_match_are_refused_unless_one_is_more_specific() {
+        let file = |patterns: [&str; 2]| {
+            let entries = patterns
+                .map(|pattern| format!("  {pattern}:\n    client-id: x\n    type: email\n"));
+            format!("meta-issuers:\n{}", entries.concat())
+        };
+        assert_eq!(
+            findings(&file([
+                "https://*.idp.example/a",
+                "https://b.idp.example/*"
+            ])),
+            [
+                "id.yaml:5:3: the pattern matches the same URLs as https://*.idp.example/a (of patterns that match one URL, one must have more literal characters)"
+            ]
+        );
+        let text = file(["https://*.idp.example/*", "https://*.idp.example/a-*"]);
+        let (issuers, _) = Issuers::parse("id.yaml", &text).unwrap();
+        let pattern_of = |iss: &str| {
+            issuers
+                .lookup(iss)
+                .map(|found| found.issuer.endpoint.issuer.clone())
+        };
+        assert_eq!(
+            pattern_of("https://x.idp.example/a-1").as_deref(),
+            Some("https://*.idp.example/a-*")
+        );
+        assert_eq!(
+            pattern_of("https://x.idp.example/b-1").as_deref(),
+            Some("https://*.idp.example/*")
+        );
+        assert_eq!(pattern_of("https://x.idp.example/"), None);
+    }
+
+    #[test]
+    fn an_exact_entry_comes_before_a_pattern() {
+        let exact = file("    type: email\n");
+        let text = format!(
+            "meta-issuers:\n  https://a.*.example.org:\n    client-id: x\n    type: email\n{exact}"
+        );
+        let text = text
+            .replace("https://a.example:", "https://a.b.example.org:")
+            .replace("https://a.example\n", "https://a.b.example.org\n");
+        let (issuers, _) = Issuers::parse("id.yaml", &text).unwrap();
+        assert_eq!(
+            issuers
+                .lookup("https://a.b.example.org")
+                .unwrap()
+                .issuer
+                .audience,
+            "sigstore"
+        );
+        assert_eq!(
+            issuers
+                .lookup("https://a.c.example.org")
+                .unwrap()
+                .issuer
+                .audience,
+            "x"
+        );
     }
 }

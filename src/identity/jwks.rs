@@ -721,3 +721,625 @@ fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, Keys
     }
     Ok(keys)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{
+        Answer, Bench, ISSUER, entry, header, keys, payload, sign, stranger,
+    };
+    use super::*;
+    use crate::dev::oidc::{TestAlgorithm, TestClaims};
+    use crate::reason::Reason;
+
+    const DISCOVERY: &str = "https://issuer.example/.well-known/openid-configuration";
+    const JWKS: &str = "https://issuer.example/jwks";
+    const ADA: &str = "ada@example.com";
+
+    fn token(bench: &Bench) -> String {
+        bench
+            .issuer
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap()
+    }
+
+    async fn reason(bench: &Bench, token: &str) -> Option<Reason> {
+        bench.verify(token).await.err().map(|error| error.reason())
+    }
+
+    /// A good token signed by these keys, with these members of the header.
+    fn signed_by(keys: &crate::dev::oidc::TestKeys, header: &Value) -> String {
+        sign(keys, header, payload().to_string().as_bytes())
+    }
+
+    fn with_kid(key_id: &str) -> Value {
+        json!({ "alg": "RS256", "kid": key_id })
+    }
+
+    fn rsa_key() -> Value {
+        keys().jwks()["keys"][0].clone()
+    }
+
+    fn changed(mut key: Value, changes: Value) -> Value {
+        for (name, value) in changes.as_object().unwrap() {
+            if value.is_null() {
+                key.as_object_mut().unwrap().remove(name);
+            } else {
+                key[name] = value.clone();
+            }
+        }
+        key
+    }
+
+    #[tokio::test]
+    async fn discovery_documents_that_are_wrong_are_the_issuers_fault() {
+        let good = Bench::new().issuer.discovery_json();
+        let good: Value = serde_json::from_str(&good).unwrap();
+        for (document, why) in [
+            (
+                changed(good.clone(), json!({ "issuer": "https://other.example" })).to_string(),
+                "that of issuer",
+            ),
+            (
+                changed(good.clone(), json!({ "issuer": "https://issuer.example/" })).to_string(),
+                "that of issuer",
+            ),
+            (
+                changed(good.clone(), json!({ "issuer": null })).to_string(),
+                "`issuer` is missing",
+            ),
+            (
+                changed(good.clone(), json!({ "jwks_uri": null })).to_string(),
+                "`jwks_uri` is missing",
+            ),
+            (
+                changed(good.clone(), json!({ "jwks_uri": 5 })).to_string(),
+                "`jwks_uri` is missing",
+            ),
+            (
+                changed(good.clone(), json!({ "jwks_uri": "/jwks" })).to_string(),
+                "not a URL",
+            ),
+            (
+                changed(
+                    good.clone(),
+                    json!({ "jwks_uri": "http://issuer.example/jwks" }),
+                )
+                .to_string(),
+                "not an https URL",
+            ),
+            (
+                changed(good.clone(), json!({ "jwks_uri": "file:///etc/passwd" })).to_string(),
+                "not an https URL",
+            ),
+            ("<html>".to_owned(), "expected value"),
+            (String::new(), "EOF"),
+            (
+                format!("{{\"a\":{}", "[".repeat(200_000)),
+                "nested too deep",
+            ),
+        ] {
+            let bench = Bench::new();
+            bench.network.document(DISCOVERY, &document);
+            let error = bench.verify(&token(&bench)).await.unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert_eq!(
+                (error.reason(), error.is_unavailable()),
+                (Reason::IssuerUnavailable, false)
+            );
+            assert_eq!(bench.network.urls(), [DISCOVERY]);
+        }
+    }
+
+    #[tokio::test]
+    async fn key_sets_that_are_wrong_are_the_issuers_fault() {
+        for (document, why) in [
+            ("[]".to_owned(), "expected an object"),
+            ("{}".to_owned(), "`keys` is missing"),
+            (json!({ "keys": {} }).to_string(), "`keys` is missing"),
+            (
+                json!({ "keys": [changed(rsa_key(), json!({ "d": "AQ" }))] }).to_string(),
+                "publishes a private key",
+            ),
+            (
+                json!({ "keys": [rsa_key(), { "kty": "EC", "d": "AQ" }] }).to_string(),
+                "publishes a private key",
+            ),
+        ] {
+            let bench = Bench::new();
+            bench.network.document(JWKS, &document);
+            let error = bench.verify(&token(&bench)).await.unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert_eq!(
+                (error.reason(), error.is_unavailable()),
+                (Reason::IssuerUnavailable, false)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn whether_to_try_again_depends_on_the_failure() {
+        for (failure, is_unavailable) in [
+            (FetchError::Timeout, true),
+            (FetchError::Dns, true),
+            (FetchError::Connect, true),
+            (FetchError::Status(500), true),
+            (FetchError::Status(503), true),
+            (FetchError::Status(429), true),
+            (FetchError::Status(404), false),
+            (FetchError::Tls, false),
+            (FetchError::Redirect, false),
+            (FetchError::ForbiddenAddress, false),
+            (FetchError::TooLarge, false),
+            (FetchError::Compressed, false),
+        ] {
+            for url in [DISCOVERY, JWKS] {
+                let bench = Bench::new();
+                bench.network.set(url, Answer::Failure(failure.clone()));
+                let error = bench.verify(&token(&bench)).await.unwrap_err();
+                assert_eq!(error.reason(), Reason::IssuerUnavailable);
+                assert_eq!(error.is_unavailable(), is_unavailable, "{failure:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn algorithms_that_the_issuer_does_not_list_are_refused() {
+        let listed = |algorithms: Value| {
+            let bench = Bench::new();
+            let document: Value = serde_json::from_str(&bench.issuer.discovery_json()).unwrap();
+            let member = json!({ "id_token_signing_alg_values_supported": algorithms });
+            bench.network.document(DISCOVERY, changed(document, member));
+            bench
+        };
+        let rsa = |bench: &Bench| {
+            bench
+                .issuer
+                .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+                .unwrap()
+        };
+        let ec = |bench: &Bench| {
+            bench
+                .issuer
+                .token(&TestClaims::email(ADA), TestAlgorithm::Es256)
+                .unwrap()
+        };
+        for only_rsa in [
+            Value::Null,
+            json!([]),
+            json!(["none", "HS256"]),
+            json!(["RS256"]),
+            json!("ES256"),
+        ] {
+            let bench = listed(only_rsa);
+            assert_eq!(reason(&bench, &rsa(&bench)).await, None);
+            assert_eq!(
+                reason(&bench, &ec(&bench)).await,
+                Some(Reason::UnsupportedAlg)
+            );
+        }
+        let bench = listed(json!(["ES256"]));
+        assert_eq!(reason(&bench, &ec(&bench)).await, None);
+        assert_eq!(
+            reason(&bench, &rsa(&bench)).await,
+            Some(Reason::UnsupportedAlg)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_algorithm_must_be_one_of_the_key() {
+        let every =
+            json!({ "id_token_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::name) });
+        let [rsa, ec] = [0, 1]
+            .map(|index| changed(keys().jwks()["keys"][index].clone(), json!({ "alg": null })));
+        for (alg, key_id) in [
+            ("ES256", "test-rsa"),
+            ("EdDSA", "test-rsa"),
+            ("PS256", "test-rsa"),
+            ("RS512", "test-rsa"),
+            ("RS256", "test-ec"),
+            ("ES384", "test-ec"),
+            ("ES512", "test-ec"),
+            ("EdDSA", "test-ec"),
+        ] {
+            let bench = Bench::new();
+            let document: Value = serde_json::from_str(&bench.issuer.discovery_json()).unwrap();
+            bench
+                .network
+                .document(DISCOVERY, changed(document, every.clone()));
+            bench.network.document(JWKS, json!({ "keys": [rsa, ec] }));
+            for signature in [TestAlgorithm::Rs256, TestAlgorithm::Es256] {
+                let header = json!({ "alg": alg, "kid": key_id }).to_string();
+                let token = keys()
+                    .sign(
+                        header.as_bytes(),
+                        payload().to_string().as_bytes(),
+                        signature,
+                    )
+                    .unwrap();
+                assert_eq!(
+                    reason(&bench, &token).await,
+                    Some(Reason::BadTokenSignature),
+                    "{alg} {key_id}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_of_one_issuer_never_verify_tokens_of_another() {
+        let two = "https://two.example";
+        let text = format!(
+            "{}{}",
+            entry(ISSUER, "type: email"),
+            entry(two, "type: email").replace("oidc-issuers:\n", "")
+        );
+        let bench = Bench::with_issuers(&text);
+        let document = json!({ "issuer": two, "jwks_uri": "https://two.example/jwks" });
+        bench.network.document(
+            "https://two.example/.well-known/openid-configuration",
+            document,
+        );
+        bench
+            .network
+            .document("https://two.example/jwks", stranger().jwks());
+        let mut claims = payload();
+        claims["iss"] = json!(two);
+        let own = sign(&stranger(), &header(), claims.to_string().as_bytes());
+        assert_eq!(reason(&bench, &own).await, None);
+        let foreign = sign(&keys(), &header(), claims.to_string().as_bytes());
+        assert_eq!(
+            reason(&bench, &foreign).await,
+            Some(Reason::BadTokenSignature)
+        );
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &header())).await,
+            Some(Reason::BadTokenSignature)
+        );
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &with_kid("unheard-of"))).await,
+            Some(Reason::UnknownKey)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_token_that_names_no_key_may_be_signed_by_any() {
+        let bench = Bench::new();
+        let mut set: Vec<Value> = vec![changed(
+            stranger().jwks()["keys"][0].clone(),
+            json!({ "kid": "other" }),
+        )];
+        set.extend(keys().jwks()["keys"].as_array().unwrap().clone());
+        bench.network.document(JWKS, json!({ "keys": set }));
+        for header in [
+            json!({ "alg": "RS256" }),
+            json!({ "alg": "RS256", "kid": "" }),
+        ] {
+            assert_eq!(reason(&bench, &signed_by(&keys(), &header)).await, None);
+        }
+        let bench = Bench::new();
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &json!({ "alg": "RS256" }))).await,
+            Some(Reason::BadTokenSignature)
+        );
+    }
+
+    #[tokio::test]
+    async fn at_most_sixteen_keys_are_tried() {
+        let unnamed = |keys: &crate::dev::oidc::TestKeys| {
+            changed(keys.jwks()["keys"][0].clone(), json!({ "kid": null }))
+        };
+        for (strangers, expected) in [(15, None), (16, Some(Reason::BadTokenSignature))] {
+            let bench = Bench::new();
+            let mut set = vec![unnamed(&stranger()); strangers];
+            set.push(unnamed(&keys()));
+            bench.network.document(JWKS, json!({ "keys": set }));
+            assert_eq!(
+                reason(&bench, &signed_by(&keys(), &json!({ "alg": "RS256" }))).await,
+                expected
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_that_may_not_verify_are_unknown_and_spoil_no_others() {
+        for (change, why) in [
+            (json!({ "use": "enc" }), "use"),
+            (json!({ "key_ops": ["sign"] }), "key_ops"),
+            (json!({ "key_ops": [] }), "key_ops"),
+            (json!({ "alg": "RS512" }), "another alg"),
+            (json!({ "alg": "RSA-OAEP-512" }), "an alg for encryption"),
+            (json!({ "alg": 5 }), "alg of the wrong type"),
+            (json!({ "kid": 5 }), "kid of the wrong type"),
+            (json!({ "kty": "oct", "k": "c2VjcmV0" }), "symmetric"),
+            (json!({ "kty": "XYZ" }), "unknown kty"),
+            (json!({ "n": null }), "no modulus"),
+            (json!({ "n": "AQAB" }), "short modulus"),
+            (json!({ "e": "AQ" }), "e = 1"),
+            (json!({ "e": "Ag" }), "e even"),
+            (json!({ "e": "AQAAAAE" }), "e > 2^32"),
+            (json!({ "e": "" }), "no exponent"),
+            (json!({ "n": "!" }), "not base64url"),
+        ] {
+            let bench = Bench::new();
+            let ec = keys().jwks()["keys"][1].clone();
+            bench
+                .network
+                .document(JWKS, json!({ "keys": [changed(rsa_key(), change), ec] }));
+            assert_eq!(
+                reason(&bench, &token(&bench)).await,
+                Some(Reason::UnknownKey),
+                "{why}"
+            );
+            let ec = bench
+                .issuer
+                .token(&TestClaims::email(ADA), TestAlgorithm::Es256)
+                .unwrap();
+            assert_eq!(reason(&bench, &ec).await, None, "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_keys_of_one_name_are_both_tried() {
+        let bench = Bench::new();
+        let theirs = stranger().jwks()["keys"][0].clone();
+        bench
+            .network
+            .document(JWKS, json!({ "keys": [theirs, rsa_key()] }));
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &header())).await,
+            None
+        );
+    }
+
+    #[tokio::test]
+    async fn more_than_a_hundred_keys_are_not_kept() {
+        let bench = Bench::new();
+        let mut set = vec![stranger().jwks()["keys"][1].clone(); 200];
+        set.insert(0, rsa_key());
+        bench.network.document(JWKS, json!({ "keys": set }));
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert_eq!(bench.keys.status()[0].keys, 100);
+    }
+
+    #[tokio::test]
+    async fn unknown_keys_make_us_fetch_five_times_and_then_every_ten_seconds() {
+        let bench = Bench::new();
+        let forged = signed_by(&stranger(), &with_kid("forged"));
+        for _ in 0..200 {
+            assert_eq!(reason(&bench, &forged).await, Some(Reason::UnknownKey));
+        }
+        assert_eq!(bench.network.urls().len(), 2 * 5);
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        bench.clock.advance(std::time::Duration::from_secs(10));
+        for _ in 0..10 {
+            assert_eq!(reason(&bench, &forged).await, Some(Reason::UnknownKey));
+        }
+        assert_eq!(bench.network.urls().len(), 2 * 6);
+    }
+
+    #[tokio::test]
+    async fn tokens_that_arrive_together_share_one_fetch() {
+        let bench = Bench::new();
+        let token = token(&bench);
+        let outcomes = futures_util::future::join_all((0..200).map(|_| bench.verify(&token))).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(bench.network.urls(), [DISCOVERY, JWKS]);
+        let forged = signed_by(&stranger(), &with_kid("forged"));
+        futures_util::future::join_all((0..200).map(|_| bench.verify(&forged))).await;
+        assert!(bench.network.urls().len() <= 2 * 5);
+    }
+
+    #[tokio::test]
+    async fn a_new_key_works_at_once_and_a_removed_one_stops_within_the_hour() {
+        let bench = Bench::new();
+        let old = token(&bench);
+        assert_eq!(reason(&bench, &old).await, None);
+        let new_key = changed(
+            stranger().jwks()["keys"][0].clone(),
+            json!({ "kid": "new" }),
+        );
+        bench.network.document(JWKS, json!({ "keys": [new_key] }));
+        assert_eq!(reason(&bench, &old).await, None);
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &with_kid("new"))).await,
+            None
+        );
+        assert_eq!(reason(&bench, &old).await, Some(Reason::UnknownKey));
+
+        bench.network.document(JWKS, keys().jwks());
+        bench.clock.advance(std::time::Duration::from_secs(3_600));
+        let fresh = token(&bench);
+        assert_eq!(reason(&bench, &fresh).await, None);
+    }
+
+    #[tokio::test]
+    async fn keys_are_refreshed_before_they_are_too_old() {
+        let bench = Bench::new();
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        bench
+            .network
+            .set(DISCOVERY, Answer::Failure(FetchError::Connect));
+        bench.clock.advance(std::time::Duration::from_secs(45 * 60));
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        // Lets the fetch in the background end.
+        while bench.keys.status()[0].is_up {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.network.urls().len(), 3);
+        bench.clock.advance(std::time::Duration::from_secs(15 * 60));
+        assert_eq!(
+            reason(&bench, &token(&bench)).await,
+            Some(Reason::IssuerUnavailable)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_remembered_for_ten_seconds() {
+        let bench = Bench::new();
+        bench
+            .network
+            .set(DISCOVERY, Answer::Failure(FetchError::Status(500)));
+        for _ in 0..50 {
+            assert_eq!(
+                reason(&bench, &token(&bench)).await,
+                Some(Reason::IssuerUnavailable)
+            );
+        }
+        assert_eq!(bench.network.urls().len(), 1);
+        let status = &bench.keys.status()[0];
+        assert_eq!((status.is_up, status.last_success), (false, None));
+        bench.network.serve(&bench.issuer);
+        bench.clock.advance(std::time::Duration::from_secs(10));
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        let status = &bench.keys.status()[0];
+        assert_eq!(
+            (status.is_up, status.last_success, status.keys),
+            (true, Some(bench.now()), 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_says_nothing_holds_up_no_other() {
+        let two = "https://two.example";
+        let text = format!(
+            "{}{}",
+            entry(ISSUER, "type: email"),
+            entry(two, "type: email").replace("oidc-issuers:\n", "")
+        );
+        let bench = Bench::with_issuers(&text);
+        bench.network.serve(&bench.at(two));
+        bench.network.set(JWKS, Answer::Silence);
+        let good = bench
+            .at(two)
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        let silent = token(&bench);
+        let waiting = futures_util::future::join_all((0..40).map(|_| bench.verify(&silent)));
+        let (waiting, good) = tokio::join!(waiting, bench.verify(&good));
+        assert!(good.is_ok());
+        assert!(
+            waiting
+                .iter()
+                .all(|outcome| outcome.as_ref().is_err_and(TokenError::is_unavailable))
+        );
+    }
+
+    #[tokio::test]
+    async fn exact_issuers_may_be_private_and_keep_their_keys_elsewhere() {
+        let bench = Bench::new();
+        let document = json!({ "issuer": ISSUER, "jwks_uri": "https://keys.example/jwks" });
+        bench.network.document(DISCOVERY, document);
+        bench
+            .network
+            .document("https://keys.example/jwks", keys().jwks());
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert!(
+            bench.network.requests().iter().all(|request| {
+                request.addresses == AddressPolicy::Exact && !request.allow_http
+            })
+        );
+        let plain = "http://127.0.0.1:8080/dev";
+        let bench = Bench::with_issuers(&entry(plain, "type: email"));
+        bench.network.serve(&bench.at(plain));
+        let token = bench
+            .at(plain)
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        assert_eq!(reason(&bench, &token).await, None);
+        assert!(
+            bench
+                .network
+                .requests()
+                .iter()
+                .all(|request| request.allow_http)
+        );
+    }
+
+    #[tokio::test]
+    async fn issuers_of_a_pattern_are_public_and_keep_their_keys_at_home() {
+        let pattern = "meta-issuers:\n  https://*.idp.example/id/*:\n    client-id: sigstore\n    type: email\n";
+        let bench = Bench::with_issuers(pattern);
+        let tenant = bench.at("https://a.idp.example/id/1");
+        bench.network.serve(&tenant);
+        let token = tenant
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        let identity = bench.verify(&token).await.unwrap();
+        assert_eq!(
+            (identity.issuer.as_str(), &*identity.issuer_id),
+            (tenant.url(), "x.idp.example-id-x")
+        );
+        assert!(
+            bench.network.requests().iter().all(|request| {
+                request.addresses == AddressPolicy::Public && !request.allow_http
+            })
+        );
+        let away = bench.at("https://b.idp.example/id/1");
+        let document =
+            json!({ "issuer": away.url(), "jwks_uri": "https://a.idp.example/id/1/jwks" });
+        bench.network.document(
+            "https://b.idp.example/id/1/.well-known/openid-configuration",
+            document,
+        );
+        let token = away
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        let error = bench.verify(&token).await.unwrap_err();
+        assert!(error.to_string().contains("on another host"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn new_issuers_of_a_pattern_are_limited_and_known_ones_stay() {
+        let pattern = "meta-issuers:\n  https://*.idp.example/id/*:\n    client-id: sigstore\n    type: email\n";
+        let bench = Bench::with_issuers(pattern);
+        let known = bench.at("https://known.idp.example/id/1");
+        bench.network.serve(&known);
+        let good = known
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        assert_eq!(reason(&bench, &good).await, None);
+        let mut refused = 0;
+        for index in 0..200 {
+            let tenant = bench.at(&format!("https://t{index}.idp.example/id/1"));
+            let token = tenant
+                .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+                .unwrap();
+            refused += usize::from(reason(&bench, &token).await == Some(Reason::RateLimited));
+        }
+        assert_eq!(refused, 200 - 19);
+        assert_eq!(reason(&bench, &good).await, None);
+        for index in 0..1_100 {
+            bench.clock.advance(std::time::Duration::from_secs(3));
+            let tenant = bench.at(&format!("https://u{index}.idp.example/id/1"));
+            let token = tenant
+                .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+                .unwrap();
+            assert_eq!(
+                reason(&bench, &token).await,
+                Some(Reason::IssuerUnavailable)
+            );
+        }
+        let status = bench.keys.status();
+        assert_eq!(status.len(), 1_024);
+        assert!(
+            status
+                .iter()
+                .any(|status| status.issuer == known.url() && status.is_up)
+        );
+    }
+
+    #[tokio::test]
+    async fn keys_can_be_fetched_ahead() {
+        let bench = Bench::new();
+        bench.prefetch();
+        while bench.keys.status().iter().all(|status| !status.is_up) {
+            tokio::task::yield_now().await;
+        }
+        let before = bench.network.urls().len();
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert_eq!((before, bench.network.urls().len()), (2, 2));
+    }
+}

@@ -13,6 +13,9 @@ pub mod jwks;
 pub mod jws;
 pub mod verifier;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use config::{Finding, Severity};
 pub use issuers::{Issuer, IssuerConfiguration, Issuers};
 pub use jwks::KeySource;

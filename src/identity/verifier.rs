@@ -291,3 +291,628 @@ fn check_audience(claims: &Object, expected: &str) -> Result<(), TokenError> {
         None => Err(invalid("aud", "it is missing")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    use serde_json::json;
+
+    use super::super::testing::{Bench, ISSUER, entry, header, keys, payload, sign, stranger};
+    use super::*;
+    use crate::dev::oidc::{TestAlgorithm, TestClaims};
+
+    const ADA: &str = "ada@example.com";
+
+    fn reason(outcome: &Result<Identity, TokenError>) -> Option<Reason> {
+        outcome.as_ref().err().map(TokenError::reason)
+    }
+
+    /// The parts of a token, to be put together otherwise.
+    fn parts(token: &str) -> [String; 3] {
+        let parts: Vec<String> = token.split('.').map(str::to_owned).collect();
+        parts.try_into().unwrap()
+    }
+
+    fn with_member(mut object: Value, name: &str, value: Value) -> Value {
+        object[name] = value;
+        object
+    }
+
+    #[tokio::test]
+    async fn a_good_token_proves_its_identity() {
+        let bench = Bench::new();
+        for algorithm in [TestAlgorithm::Rs256, TestAlgorithm::Es256] {
+            let token = bench
+                .issuer
+                .token(&TestClaims::email(ADA), algorithm)
+                .unwrap();
+            let identity = bench.verify(&token).await.unwrap();
+            assert_eq!(identity.issuer, ISSUER);
+            assert_eq!(&*identity.issuer_id, "issuer.example");
+            assert_eq!(
+                (identity.challenge_claim, identity.challenge.as_str()),
+                ("email", ADA)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_may_be_used_again_and_fetches_nothing_then() {
+        let bench = Bench::new();
+        let token = bench
+            .issuer
+            .token(&TestClaims::email(ADA), TestAlgorithm::Rs256)
+            .unwrap();
+        for _ in 0..100 {
+            bench.verify(&token).await.unwrap();
+        }
+        assert_eq!(bench.network.urls().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn headers_that_are_not_plain_are_refused() {
+        let bench = Bench::new();
+        let set = |name: &str, value: Value| with_member(header(), name, value);
+        let mut without_alg = header();
+        without_alg.as_object_mut().unwrap().remove("alg");
+        for (header, expected) in [
+            (set("alg", json!("none")), Reason::UnsupportedAlg),
+            (set("alg", json!("None")), Reason::UnsupportedAlg),
+            (set("alg", json!("nOnE")), Reason::UnsupportedAlg),
+            (set("alg", json!("HS256")), Reason::UnsupportedAlg),
+            (set("alg", json!("rs256")), Reason::UnsupportedAlg),
+            (set("alg", json!("RS1")), Reason::UnsupportedAlg),
+            (set("alg", json!("ES256K")), Reason::UnsupportedAlg),
+            (set("alg", json!("")), Reason::UnsupportedAlg),
+            (set("alg", json!(5)), Reason::MalformedToken),
+            (without_alg, Reason::MalformedToken),
+            (set("kid", json!(7)), Reason::MalformedToken),
+            (set("kid", json!(["a"])), Reason::MalformedToken),
+            (set("kid", json!({})), Reason::MalformedToken),
+            (set("kid", json!(true)), Reason::MalformedToken),
+            (set("kid", json!("k".repeat(257))), Reason::MalformedToken),
+            (set("crit", json!(["exp"])), Reason::MalformedToken),
+            (set("crit", json!(["b64"])), Reason::MalformedToken),
+            (set("crit", json!("alg")), Reason::MalformedToken),
+            (set("crit", json!([])), Reason::MalformedToken),
+            (set("crit", json!(["alg"])), Reason::MalformedToken),
+            (set("zip", json!("DEF")), Reason::MalformedToken),
+            (set("enc", json!("A256GCM")), Reason::MalformedToken),
+            (set("cty", json!("JWT")), Reason::MalformedToken),
+            (set("cty", json!("jwt")), Reason::MalformedToken),
+            (
+                set("kid", json!("../../../../dev/null")),
+                Reason::UnknownKey,
+            ),
+            (set("kid", json!("' OR 1=1 --\0\r\n")), Reason::UnknownKey),
+        ] {
+            let token = sign(&keys(), &header, payload().to_string().as_bytes());
+            assert_eq!(
+                reason(&bench.verify(&token).await),
+                Some(expected),
+                "{header}"
+            );
+        }
+        let twice = br#"{"alg":"none","alg":"RS256","kid":"test-rsa"}"#;
+        let token = keys()
+            .sign(
+                twice,
+                payload().to_string().as_bytes(),
+                TestAlgorithm::Rs256,
+            )
+            .unwrap();
+        assert_eq!(
+            reason(&bench.verify(&token).await),
+            Some(Reason::MalformedToken)
+        );
+    }
+
+    #[tokio::test]
+    async fn types_of_token_are_not_looked_at() {
+        let bench = Bench::new();
+        for name in ["JWT", "at+jwt", "anything"] {
+            let token = sign(
+                &keys(),
+                &with_member(header(), "typ", json!(name)),
+                payload().to_string().as_bytes(),
+            );
+            bench.verify(&token).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_without_signature_is_not_a_token() {
+        let bench = Bench::new();
+        let [_, claims, signature] =
+            parts(&sign(&keys(), &header(), payload().to_string().as_bytes()));
+        for alg in ["none", "None", "NONE", "nOnE"] {
+            let header = URL_SAFE_NO_PAD.encode(json!({ "alg": alg }).to_string());
+            for signature in ["", signature.as_str()] {
+                let outcome = bench
+                    .verify(&format!("{header}.{claims}.{signature}"))
+                    .await;
+                assert_eq!(reason(&outcome), Some(Reason::UnsupportedAlg), "{alg}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn public_keys_are_no_secrets_for_hmac() {
+        use aws_lc_rs::hmac;
+        let bench = Bench::new();
+        let jwks = keys().jwks();
+        let modulus = jwks["keys"][0]["n"].as_str().unwrap();
+        let secrets = [
+            URL_SAFE_NO_PAD.decode(modulus).unwrap(),
+            modulus.as_bytes().to_vec(),
+            Vec::new(),
+        ];
+        for (name, algorithm) in [
+            ("HS256", hmac::HMAC_SHA256),
+            ("HS384", hmac::HMAC_SHA384),
+            ("HS512", hmac::HMAC_SHA512),
+        ] {
+            for secret in &secrets {
+                let header = with_member(header(), "alg", json!(name)).to_string();
+                let input = format!(
+                    "{}.{}",
+                    URL_SAFE_NO_PAD.encode(header),
+                    URL_SAFE_NO_PAD.encode(payload().to_string())
+                );
+                let tag = hmac::sign(&hmac::Key::new(algorithm, secret), input.as_bytes());
+                let outcome = bench
+                    .verify(&format!("{input}.{}", URL_SAFE_NO_PAD.encode(tag)))
+                    .await;
+                assert_eq!(reason(&outcome), Some(Reason::UnsupportedAlg), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_in_the_header_are_never_used() {
+        let bench = Bench::new();
+        let theirs = stranger().jwks()["keys"][0].clone();
+        for (name, value) in [
+            ("jwk", theirs),
+            ("jku", json!("https://evil.example/jwks")),
+            ("x5u", json!("https://evil.example/cert")),
+            ("x5c", json!(["MIIB"])),
+        ] {
+            let token = sign(
+                &stranger(),
+                &with_member(header(), name, value),
+                payload().to_string().as_bytes(),
+            );
+            assert_eq!(
+                reason(&bench.verify(&token).await),
+                Some(Reason::BadTokenSignature),
+                "{name}"
+            );
+        }
+        assert!(
+            bench
+                .network
+                .urls()
+                .iter()
+                .all(|url| url.starts_with(ISSUER))
+        );
+    }
+
+    #[tokio::test]
+    async fn texts_that_are_not_three_strict_parts_are_refused() {
+        let bench = Bench::new();
+        let token = sign(&keys(), &header(), payload().to_string().as_bytes());
+        let [head, claims, signature] = parts(&token);
+        let octets = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap();
+        // The last character of 256 octets carries four bits that must be zero.
+        let stray = format!(
+            "{}B",
+            signature
+                .strip_suffix(signature.chars().last().unwrap())
+                .unwrap()
+        );
+        for text in [
+            String::new(),
+            ".".to_owned(),
+            "..".to_owned(),
+            format!("{head}.{claims}"),
+            format!("{token}."),
+            format!("{token}.x.y"),
+            format!(
+                "{head}.{}.{signature}",
+                URL_SAFE.encode(octets(&claims)) + "="
+            ),
+            format!(
+                "{head}.{claims}.{}",
+                STANDARD_NO_PAD.encode(octets(&signature)) + "+/"
+            ),
+            format!("{head} .{claims}.{signature}"),
+            format!("{head}.{claims}\n.{signature}"),
+            format!(" {token}"),
+            format!("{token}\n"),
+            format!("{head}.{claims}.{stray}"),
+            format!("Bearer {token}"),
+            json!({ "protected": head, "payload": claims, "signature": signature }).to_string(),
+        ] {
+            assert_eq!(
+                reason(&bench.verify(&text).await),
+                Some(Reason::MalformedToken),
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_length_decides_before_anything_else() {
+        let bench = Bench::new();
+        for token in [
+            ".".repeat(1_000_000),
+            "a".repeat(3 << 20),
+            "a".repeat(32 * 1024 + 1),
+        ] {
+            assert_eq!(
+                reason(&bench.verify(&token).await),
+                Some(Reason::TokenTooLarge)
+            );
+        }
+        let members: String = (0..2_000).map(|index| format!("\"c{index}\":0,")).collect();
+        let payload = payload()
+            .to_string()
+            .replacen('{', &format!("{{{members}"), 1);
+        bench.verify_payload(payload.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn signatures_that_were_tampered_with_do_not_verify() {
+        let bench = Bench::new();
+        for algorithm in [TestAlgorithm::Rs256, TestAlgorithm::Es256] {
+            let token = bench
+                .issuer
+                .token(&TestClaims::email(ADA), algorithm)
+                .unwrap();
+            let other = bench
+                .issuer
+                .token(&TestClaims::email("eve@example.com"), algorithm)
+                .unwrap();
+            let [head, claims, signature] = parts(&token);
+            let good = URL_SAFE_NO_PAD.decode(&signature).unwrap();
+            let mut flipped = good.clone();
+            flipped[10] ^= 1;
+            for signature in [
+                vec![],
+                good[1..].to_vec(),
+                flipped,
+                vec![0; good.len()],
+                [&good[..], &[0]].concat(),
+            ] {
+                let token = format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(signature));
+                assert_eq!(
+                    reason(&bench.verify(&token).await),
+                    Some(Reason::BadTokenSignature)
+                );
+            }
+            let [_, foreign, _] = parts(&other);
+            let outcome = bench.verify(&format!("{head}.{foreign}.{signature}")).await;
+            assert_eq!(reason(&outcome), Some(Reason::BadTokenSignature));
+        }
+    }
+
+    #[tokio::test]
+    async fn signatures_that_are_no_pair_of_numbers_below_the_order_do_not_verify() {
+        let bench = Bench::new();
+        let token = bench
+            .issuer
+            .token(&TestClaims::email(ADA), TestAlgorithm::Es256)
+            .unwrap();
+        let [head, claims, signature] = parts(&token);
+        let good = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        // The order of P-256 (SEC 2, section 2.4.2).
+        let order = b"\xff\xff\xff\xff\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
+            \xbc\xe6\xfa\xad\xa7\x17\x9e\x84\xf3\xb9\xca\xc2\xfc\x63\x25\x51";
+        let der = p256::ecdsa::Signature::from_slice(&good).unwrap().to_der();
+        for signature in [
+            [order.as_slice(), order.as_slice()].concat(),
+            [&good[..32], order.as_slice()].concat(),
+            [order.as_slice(), &good[32..]].concat(),
+            [&good[..32], &[0; 32]].concat(),
+            [&[0; 32], &good[32..]].concat(),
+            [&[0], &good[..]].concat(),
+            vec![0xff; 64],
+            der.as_bytes().to_vec(),
+        ] {
+            let token = format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(signature));
+            assert_eq!(
+                reason(&bench.verify(&token).await),
+                Some(Reason::BadTokenSignature)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_sets_that_are_not_one_strict_object_are_refused() {
+        let bench = Bench::new();
+        let good = payload().to_string();
+        let twice =
+            |name: &str, value: &str| good.replacen('{', &format!("{{\"{name}\":{value},"), 1);
+        let nested =
+            |depth: usize| twice("x", &format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+        for payload in [
+            "null".to_owned(),
+            "[]".to_owned(),
+            "\"text\"".to_owned(),
+            String::new(),
+            format!("\u{feff}{good}"),
+            format!("{good}{good}"),
+            format!("{good} x"),
+            twice("a", "NaN"),
+            twice("a", "\"\\ud800\""),
+            twice("email", "\"victim@example.com\""),
+            format!(
+                "{},\"email\":\"victim@example.com\"}}",
+                good.trim_end_matches('}')
+            ),
+            twice(
+                "federated_claims",
+                "{\"connector_id\":1,\"connector_id\":2}",
+            ),
+            nested(64),
+            nested(5_000),
+        ] {
+            let outcome = bench.verify_payload(payload.as_bytes()).await;
+            assert_eq!(
+                reason(&outcome),
+                Some(Reason::MalformedToken),
+                "{:.80}",
+                payload
+            );
+        }
+        bench.verify_payload(nested(63).as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn names_of_claims_are_compared_octet_by_octet() {
+        let bench = Bench::new();
+        let mut claims = TestClaims::email(ADA);
+        for name in [
+            "EMAIL",
+            "Email",
+            "\u{17f}ub",
+            "SUB",
+            "ISS",
+            "EMAIL_VERIFIED",
+        ] {
+            claims = claims.with(name, "victim@example.com");
+        }
+        let identity = bench.verify_claims(&claims).await.unwrap();
+        assert_eq!(
+            (identity.challenge.as_str(), identity.subject.as_str()),
+            (ADA, ADA)
+        );
+        for name in ["email", "sub"] {
+            let claims = TestClaims::email(ADA)
+                .without(name)
+                .with(&name.to_uppercase(), ADA);
+            assert!(bench.verify_claims(&claims).await.is_err(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn issuers_are_compared_octet_by_octet_and_strangers_are_never_asked() {
+        let bench = Bench::new();
+        for iss in [
+            "https://issuer.example/",
+            "https://ISSUER.example",
+            "https://issuer.example/x/../",
+            "https://%69ssuer.example",
+            "https://u@issuer.example",
+            "https://issuer.example#x",
+            "https://issuer.example?x",
+            "https://issuer.example ",
+            "https://issuer.example\0",
+            "https://issuer.ex\u{430}mple",
+            "http://issuer.example",
+            "https://issuer.example:443",
+            "https://evil.example",
+            "",
+        ] {
+            let outcome = bench
+                .verify_claims(&TestClaims::email(ADA).with("iss", iss))
+                .await;
+            assert_eq!(reason(&outcome), Some(Reason::IssuerUnknown), "{iss}");
+        }
+        for iss in [json!(["https://issuer.example"]), json!(5), Value::Null] {
+            let outcome = bench
+                .verify_claims(&TestClaims::email(ADA).with("iss", iss))
+                .await;
+            assert_eq!(reason(&outcome), Some(Reason::MalformedToken));
+        }
+        assert!(bench.network.urls().is_empty());
+        let outcome = bench
+            .verify_claims(&TestClaims::email(ADA).with("iss", "x".repeat(3_000)))
+            .await;
+        assert!(outcome.unwrap_err().to_string().len() < 512);
+    }
+
+    #[tokio::test]
+    async fn the_audience_must_hold_the_configured_value() {
+        let bench = Bench::new();
+        let verify = |audience: Value| {
+            let claims = TestClaims::email(ADA).with("aud", audience);
+            let bench = &bench;
+            async move { bench.verify_claims(&claims).await }
+        };
+        for audience in [json!("sigstore"), json!(["other", "sigstore"])] {
+            verify(audience).await.unwrap();
+        }
+        for audience in [
+            json!("other"),
+            json!("SIGSTORE"),
+            json!("sigstore "),
+            json!("a,sigstore"),
+            json!("sigstore.evil"),
+            json!(""),
+            json!([]),
+            json!(["other"]),
+        ] {
+            assert_eq!(
+                reason(&verify(audience.clone()).await),
+                Some(Reason::AudienceMismatch),
+                "{audience}"
+            );
+        }
+        for audience in [
+            Value::Null,
+            json!(5),
+            json!({}),
+            json!([["sigstore"]]),
+            json!(["sigstore", 5]),
+        ] {
+            assert_eq!(
+                reason(&verify(audience.clone()).await),
+                Some(Reason::MalformedToken),
+                "{audience}"
+            );
+        }
+        let message = verify(json!("npm")).await.unwrap_err().to_string();
+        assert_eq!(
+            message,
+            r#"the ID token is for audience "npm", expected "sigstore""#
+        );
+        let mut payload = payload();
+        payload.as_object_mut().unwrap().remove("aud");
+        let outcome = bench.verify_payload(payload.to_string().as_bytes()).await;
+        assert_eq!(reason(&outcome), Some(Reason::MalformedToken));
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_when_it_says() {
+        let bench = Bench::new();
+        let now = bench.now().unix_timestamp();
+        let verify = |expiry: Value| {
+            let claims = TestClaims::email(ADA).with("exp", expiry);
+            let bench = &bench;
+            async move { bench.verify_claims(&claims).await }
+        };
+        for expiry in [
+            json!(now),
+            json!(now + 1),
+            json!(now as f64 + 0.5),
+            json!(now + 100 * 365 * 86_400),
+        ] {
+            verify(expiry).await.unwrap();
+        }
+        for expiry in [
+            json!(now - 1),
+            json!(now as f64 - 0.5),
+            json!(now - 90),
+            json!(now - 3_600),
+            json!(0),
+            json!(-1),
+        ] {
+            assert_eq!(
+                reason(&verify(expiry.clone()).await),
+                Some(Reason::TokenExpired),
+                "{expiry}"
+            );
+        }
+        for expiry in [
+            Value::Null,
+            json!(true),
+            json!({}),
+            json!([now]),
+            json!("2030-01-01"),
+            json!((now + 60).to_string()),
+            json!(u64::MAX),
+            json!(1_u64 << 63),
+            json!(1e300),
+            json!(-1e300),
+        ] {
+            assert_eq!(
+                reason(&verify(expiry.clone()).await),
+                Some(Reason::MalformedToken),
+                "{expiry}"
+            );
+        }
+        let beyond = payload().to_string().replace("1767323345", "1e400");
+        assert_eq!(
+            reason(&bench.verify_payload(beyond.as_bytes()).await),
+            Some(Reason::MalformedToken)
+        );
+        let mut without = payload();
+        without.as_object_mut().unwrap().remove("exp");
+        let outcome = bench.verify_payload(without.to_string().as_bytes()).await;
+        assert_eq!(reason(&outcome), Some(Reason::MalformedToken));
+        assert_eq!(
+            verify(json!(now - 12)).await.unwrap_err().to_string(),
+            "the ID token expired at 2026-01-02T03:03:53Z, 12 s before the server's time; fetch a fresh one"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_token_begins_when_it_says_give_or_take_five_minutes() {
+        let bench = Bench::new();
+        let now = bench.now().unix_timestamp();
+        for (name, value, expected) in [
+            ("nbf", json!(now - 60), None),
+            ("nbf", json!(now + 240), None),
+            ("nbf", json!(now + 300), None),
+            ("nbf", json!(now as f64 + 300.9), None),
+            ("nbf", json!(now + 301), Some(Reason::TokenNotYetValid)),
+            ("nbf", json!(now + 3_600), Some(Reason::TokenNotYetValid)),
+            ("nbf", json!(now.to_string()), Some(Reason::MalformedToken)),
+            ("nbf", json!(1e300), Some(Reason::MalformedToken)),
+            ("iat", json!(now + 3_600), None),
+            ("iat", json!(now - 365 * 86_400), None),
+            ("iat", json!(now.to_string()), Some(Reason::MalformedToken)),
+        ] {
+            let outcome = bench
+                .verify_claims(&TestClaims::email(ADA).with(name, value.clone()))
+                .await;
+            assert_eq!(reason(&outcome), expected, "{name}: {value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_token_is_shown_unescaped() {
+        let bench = Bench::with_issuers(&entry(
+            ISSUER,
+            "type: uri\n    subject-domain: https://issuer.example",
+        ));
+        let claims = TestClaims::subject("https://evil.example/\u{202e}x");
+        let message = bench.verify_claims(&claims).await.unwrap_err().to_string();
+        assert!(!message.contains('\u{202e}'), "{message}");
+        let token = sign(
+            &stranger(),
+            &with_member(header(), "kid", json!("a\r\nb")),
+            payload().to_string().as_bytes(),
+        );
+        let message = bench.verify(&token).await.unwrap_err().to_string();
+        assert!(message.contains(r"a\u000d\u000ab"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_common_library_agrees_with_good_and_bad_signatures() {
+        use jsonwebtoken::{DecodingKey, Validation, decode, jwk::JwkSet};
+        let bench = Bench::new();
+        let set: JwkSet = serde_json::from_value(keys().jwks()).unwrap();
+        for (algorithm, theirs) in [
+            (TestAlgorithm::Rs256, jsonwebtoken::Algorithm::RS256),
+            (TestAlgorithm::Es256, jsonwebtoken::Algorithm::ES256),
+        ] {
+            let good = bench
+                .issuer
+                .token(&TestClaims::email(ADA), algorithm)
+                .unwrap();
+            let bad = format!("{}AAAA", &good[..good.len() - 4]);
+            let mut rules = Validation::new(theirs);
+            rules.set_audience(&["sigstore"]);
+            rules.validate_exp = false;
+            let key = DecodingKey::from_jwk(set.find(algorithm.key_id()).unwrap()).unwrap();
+            for token in [good, bad] {
+                let opinion = decode::<Value>(&token, &key, &rules).is_ok();
+                assert_eq!(bench.verify(&token).await.is_ok(), opinion);
+            }
+        }
+    }
+}

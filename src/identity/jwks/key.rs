@@ -108,7 +108,9 @@ fn parse_parameters(
                     EllipticCurve::P256 => (Algorithm::Es256, &ECDSA_P256_SHA256_FIXED, 32),
                     EllipticCurve::P384 => (Algorithm::Es384, &ECDSA_P384_SHA384_FIXED, 48),
                     EllipticCurve::P521 => (Algorithm::Es512, &ECDSA_P521_SHA512_FIXED, 66),
-                    _ => return Err("its curve is not P-256, P-384 or P-521"),
+                    EllipticCurve::Ed25519 | _ => {
+                        return Err("its curve is not P-256, P-384 or P-521");
+                    }
                 };
             let (x, y) = (coordinate(&point.x, width)?, coordinate(&point.y, width)?);
             // SEC 1, section 2.3.3: an uncompressed point. The library checks that it is on the curve.
@@ -129,7 +131,9 @@ fn parse_parameters(
         AlgorithmParameters::OctetKey(_) => {
             Err("it is a symmetric key, which has no place in a public key set")
         }
-        _ => Err("its type is not RSA, EC or Ed25519"),
+        AlgorithmParameters::OctetKeyPair(_) | AlgorithmParameters::Other(_) | _ => {
+            Err("its type is not RSA, EC or Ed25519")
+        }
     }
 }
 
@@ -217,4 +221,217 @@ fn is_low_order(octets: &[u8]) -> bool {
     let is_tiny = matches!(first, 0 | 1) && *last == 0 && middle.iter().all(|octet| *octet == 0);
     let is_huge = *first >= 0xec && *last == 0x7f && middle.iter().all(|octet| *octet == 0xff);
     is_tiny || is_huge || ORDER_8.contains(&point)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{
+        ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+        EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
+    };
+    use num_bigint::BigUint;
+    use serde_json::json;
+
+    use super::*;
+
+    const MESSAGE: &[u8] = b"header.claims";
+
+    fn encode(octets: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(octets)
+    }
+
+    /// A JWK with its coordinates, and a signature by the key.
+    fn ec_key(
+        curve: &str,
+        algorithm: &'static EcdsaSigningAlgorithm,
+        width: usize,
+    ) -> (Value, Vec<u8>) {
+        let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+        let point = pair.public_key().as_ref();
+        let (x, y) = point[1..].split_at(width);
+        let jwk = json!({ "kty": "EC", "crv": curve, "x": encode(x), "y": encode(y) });
+        let signature = pair
+            .sign(&aws_lc_rs::rand::SystemRandom::new(), MESSAGE)
+            .unwrap();
+        (jwk, signature.as_ref().to_vec())
+    }
+
+    fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Value {
+        json!({ "kty": "RSA", "n": encode(modulus), "e": encode(exponent) })
+    }
+
+    /// An odd number of so many bits.
+    fn odd(bits: usize) -> Vec<u8> {
+        ((BigUint::from(1_u8) << (bits - 1)) | BigUint::from(1_u8)).to_bytes_be()
+    }
+
+    fn why(jwk: &Value) -> &'static str {
+        VerificationKey::parse(jwk).unwrap_err()
+    }
+
+    #[test]
+    fn each_curve_verifies_its_own_algorithm() {
+        for (curve, signing, width, algorithm) in [
+            (
+                "P-384",
+                &ECDSA_P384_SHA384_FIXED_SIGNING,
+                48,
+                Algorithm::Es384,
+            ),
+            (
+                "P-521",
+                &ECDSA_P521_SHA512_FIXED_SIGNING,
+                66,
+                Algorithm::Es512,
+            ),
+        ] {
+            let (jwk, signature) = ec_key(curve, signing, width);
+            let key = VerificationKey::parse(&jwk).unwrap();
+            key.for_algorithm(algorithm)
+                .unwrap()
+                .verify_sig(MESSAGE, &signature)
+                .unwrap();
+            let others = Algorithm::ALL
+                .into_iter()
+                .filter(|other| *other != algorithm);
+            assert!(
+                others
+                    .into_iter()
+                    .all(|other| key.for_algorithm(other).is_none()),
+                "{curve}"
+            );
+        }
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let jwk =
+            json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(pair.public_key().as_ref()) });
+        let key = VerificationKey::parse(&jwk).unwrap();
+        key.for_algorithm(Algorithm::EdDsa)
+            .unwrap()
+            .verify_sig(MESSAGE, pair.sign(MESSAGE).as_ref())
+            .unwrap();
+    }
+
+    #[test]
+    fn coordinates_without_their_leading_zeros_are_padded() {
+        let (jwk, signature) = loop {
+            let (jwk, signature) = ec_key("P-521", &ECDSA_P521_SHA512_FIXED_SIGNING, 66);
+            // A coordinate of P-521 begins with a zero octet every other time.
+            let x = URL_SAFE_NO_PAD.decode(jwk["x"].as_str().unwrap()).unwrap();
+            if x[0] == 0 {
+                let mut jwk = jwk;
+                jwk["x"] = json!(encode(&x[1..]));
+                break (jwk, signature);
+            }
+        };
+        let key = VerificationKey::parse(&jwk).unwrap();
+        key.for_algorithm(Algorithm::Es512)
+            .unwrap()
+            .verify_sig(MESSAGE, &signature)
+            .unwrap();
+    }
+
+    #[test]
+    fn points_that_are_not_keys_are_refused() {
+        let (good, _) = ec_key("P-384", &ECDSA_P384_SHA384_FIXED_SIGNING, 48);
+        let with = |name: &str, octets: &[u8]| {
+            let mut key = good.clone();
+            key[name] = json!(encode(octets));
+            key
+        };
+        let x = URL_SAFE_NO_PAD.decode(good["x"].as_str().unwrap()).unwrap();
+        for key in [
+            with("y", &x),
+            with("x", &[0; 48]),
+            with("x", &[]),
+            with("y", &[0xff; 48]),
+        ] {
+            assert_eq!(why(&key), "it is not a point on its curve");
+        }
+        assert_eq!(
+            why(&with("x", &[1; 49])),
+            "a coordinate is longer than its field"
+        );
+        for curve in ["secp256k1", "Ed448", "P-256K"] {
+            let mut key = good.clone();
+            key["crv"] = json!(curve);
+            assert_eq!(why(&key), "its type is not RSA, EC or Ed25519", "{curve}");
+        }
+        let mut key = good.clone();
+        key["crv"] = json!("P-256");
+        assert_eq!(why(&key), "a coordinate is longer than its field");
+    }
+
+    #[test]
+    fn ed25519_keys_of_low_order_are_refused() {
+        let key = |octets: &[u8]| json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(octets) });
+        let with_ends = |first: u8, middle: u8, last: u8| {
+            let mut point = [middle; 32];
+            point[0] = first;
+            point[31] = last;
+            point
+        };
+        for point in [
+            with_ends(0, 0, 0),
+            with_ends(1, 0, 0),
+            with_ends(0, 0, 0x80),
+            with_ends(1, 0, 0x80),
+            with_ends(0xec, 0xff, 0x7f),
+            with_ends(0xed, 0xff, 0x7f),
+            with_ends(0xee, 0xff, 0xff),
+        ] {
+            assert_eq!(
+                why(&key(&point)),
+                "it is a point of low order",
+                "{point:02x?}"
+            );
+            // The premise: the curve's library of another author calls these weak as well.
+            let point = ed25519_dalek::VerifyingKey::from_bytes(&point);
+            assert!(point.is_err() || point.is_ok_and(|point| point.is_weak()));
+        }
+        for octets in [&[7; 31][..], &[7; 33], &[]] {
+            assert_eq!(why(&key(octets)), "it is not an Ed25519 key of 32 octets");
+        }
+    }
+
+    #[test]
+    fn rsa_keys_that_are_weak_or_strange_are_refused() {
+        let e = [1, 0, 1];
+        let weak_modulus = "its RSA modulus is not an odd number of 2048 to 8192 bits";
+        let weak_exponent = "its RSA exponent is not an odd number from 3 to 2^32";
+        let mut even = odd(2048);
+        *even.last_mut().unwrap() = 0;
+        for (modulus, exponent, expected) in [
+            (odd(1024), &e[..], weak_modulus),
+            (odd(2047), &e, weak_modulus),
+            (odd(8193), &e, weak_modulus),
+            ([&[0; 128][..], &odd(1024)].concat(), &e, weak_modulus),
+            (even, &e, weak_modulus),
+            (odd(2048), &[1], weak_exponent),
+            (odd(2048), &[2], weak_exponent),
+            (odd(2048), &[], weak_exponent),
+            (odd(2048), &[0], weak_exponent),
+            (odd(2048), &[1, 0, 0, 0, 1], weak_exponent),
+        ] {
+            assert_eq!(why(&rsa_key(&modulus, exponent)), expected);
+        }
+        for (modulus, exponent) in [
+            (odd(2048), &e[..]),
+            (odd(8192), &e),
+            ([&[0][..], &odd(2048)].concat(), &[0, 3]),
+        ] {
+            let key = VerificationKey::parse(&rsa_key(&modulus, exponent)).unwrap();
+            assert!(
+                key.for_algorithm(Algorithm::Ps512).is_some()
+                    && key.for_algorithm(Algorithm::Es256).is_none()
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_padded() {
+        let mut key = rsa_key(&odd(2048), &[1, 0, 1]);
+        let padded = format!("{}==", key["n"].as_str().unwrap());
+        key["n"] = json!(padded);
+        assert!(VerificationKey::parse(&key).is_ok());
+    }
 }
