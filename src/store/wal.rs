@@ -652,6 +652,21 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_the_last_segment_of_an_earlier_file_is_zeros_or_refused() {
+        let folder = Folder::new();
+        let mut segments = segments(PER_FILE - 1);
+        segments.push(segment(&[9; 300]));
+        folder.write(&segments);
+        assert!(
+            folder.0.path().join(file_name(18)).exists(),
+            "there is room left"
+        );
+        assert_eq!(folder.read_all().unwrap(), segments);
+        folder.edit(0, |bytes| bytes[SMALL_FILE - 1] = 1);
+        assert!(folder.is_refused());
+    }
+
+    #[test]
     fn a_file_header_that_is_damaged_or_of_another_log_is_refused() {
         for position in 8..HEADER_BYTES {
             let folder = Folder::new();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::checkpoint::LogIdentity;
+use super::checkpoint::{LogIdentity, TreeHead};
 use super::journal::{Draft, Segment, Tip};
 use super::tile::TILE_WIDTH;
 use super::tree::tests::naive_root;
@@ -509,6 +509,34 @@ fn a_failed_commit_ends_the_log_and_the_next_start_finds_out() {
 }
 
 #[test]
+fn what_waits_when_the_publisher_fails_is_not_written() {
+    let place = Place::created();
+    let mut parts = place.parts();
+    parts.timing.heartbeat = Duration::ZERO;
+    let log = Log::open(parts).unwrap();
+    place.store.hold_commits();
+    place.runtime.block_on(async {
+        let mut first = Box::pin(log.append(text("first")));
+        assert!((&mut first).now_or_never().is_none());
+        while place.store.segments().is_empty() {
+            thread::yield_now();
+        }
+        let mut second = Box::pin(log.append(text("second")));
+        assert!((&mut second).now_or_never().is_none());
+        place.store.fail_next("checkpoint", Fault::Before);
+        while place.fatal().is_empty() {
+            thread::yield_now();
+        }
+        place.store.release_commits();
+        assert_eq!(first.await.unwrap().index, 0, "durable before the failure");
+        assert_eq!(second.await, Err(FAILED));
+    });
+    log.shutdown();
+    assert_eq!(place.store.segments().len(), 1);
+    assert_eq!(place.fatal().len(), 1);
+}
+
+#[test]
 fn a_panic_of_the_sequencer_is_fatal() {
     let place = Place::created();
     let log = place.open();
@@ -707,6 +735,37 @@ fn a_copy_that_grew_differently_is_refused_by_the_high_water_mark() {
 }
 
 #[test]
+fn a_high_water_mark_that_lags_behind_is_checked_by_the_tiles() {
+    let outside = TempDir::new().unwrap();
+    let path = outside.path().join("high-water");
+    let mut place = Place::new();
+    place.high_water = Some(path.clone());
+    Log::create(&place.parts()).unwrap();
+    for count in [1, 300, 300, 1] {
+        let log = place.open();
+        place.append_many(&log, count);
+        log.shutdown();
+        if count == 1 && log.tip_size() == 1 {
+            std::fs::copy(&path, outside.path().join("lagging")).unwrap();
+        }
+    }
+    std::fs::copy(outside.path().join("lagging"), &path).unwrap();
+    assert_eq!(assert_sound(&place.open()).len(), 602);
+
+    let of_another_tree = TreeHead {
+        size: 1,
+        root: [7; 32],
+        timestamp: 1,
+    };
+    std::fs::write(&path, key(0x11).checkpoint(&of_another_tree).unwrap()).unwrap();
+    let refusal = place.refusal();
+    assert!(
+        matches!(refusal, LogError::OtherTree { size: 1, .. }),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn a_used_key_does_not_start_a_second_tree() {
     let outside = TempDir::new().unwrap();
     let mut place = Place::new();
@@ -736,8 +795,12 @@ fn another_key_or_origin_does_not_continue_a_log() {
 
 /// A well-formed segment with one entry that continues an empty log, signed by `key`.
 fn forged(key: &LogKey, timestamp: u64) -> Vec<u8> {
+    sealed(&Tip::empty(), key, timestamp, [0; 16])
+}
+
+fn sealed(tip: &Tip, key: &LogKey, timestamp: u64, nonce: [u8; 16]) -> Vec<u8> {
     let position = Position {
-        index: 0,
+        index: tip.size(),
         timestamp,
     };
     let entry = Text(b"forged".to_vec()).encode(position);
@@ -745,9 +808,9 @@ fn forged(key: &LogKey, timestamp: u64) -> Vec<u8> {
         leaves: vec![leaf_hash(&entry)],
         entries: vec![entry],
         timestamp,
-        nonce: [0; 16],
+        nonce,
     };
-    Tip::empty().seal(&draft, key).unwrap()
+    tip.seal(&draft, key).unwrap()
 }
 
 #[test]
@@ -817,6 +880,26 @@ fn a_segment_reads_back_as_it_was_sealed() {
     );
 }
 
+#[test]
+fn a_segment_follows_one_segment_alone() {
+    let key = key(0x11);
+    let after = |nonce| {
+        let first = Segment::decode(&sealed(&Tip::empty(), &key, 5, nonce)).unwrap();
+        let leaves = first.leaf_hashes(&PlainFormat).unwrap();
+        Tip::empty().extend(&first, &leaves).unwrap()
+    };
+    // The same tree, made by another segment.
+    let (tip, twin) = (after([0; 16]), after([1; 16]));
+    assert_eq!(tip.root(), twin.root());
+    for (timestamp, follows) in [(5, true), (4, false)] {
+        let second = Segment::decode(&sealed(&tip, &key, timestamp, [0; 16])).unwrap();
+        let leaves = second.leaf_hashes(&PlainFormat).unwrap();
+        assert_eq!(tip.extend(&second, &leaves).is_ok(), follows, "{timestamp}");
+        let beside = twin.extend(&second, &leaves);
+        assert_eq!(beside.unwrap_err(), SegmentError::OutOfOrder);
+    }
+}
+
 // Clocks.
 
 #[test]
@@ -844,6 +927,28 @@ fn a_clock_far_behind_stops_the_log_until_it_is_right_again() {
     place.clock.set(now);
     assert_eq!(place.append(&log, "entry").unwrap().index, 1);
     assert_eq!(place.fatal(), [""; 0]);
+}
+
+#[test]
+fn what_waits_when_the_clock_goes_back_is_not_written() {
+    let place = Place::created();
+    let log = place.open();
+    place.store.hold_commits();
+    place.runtime.block_on(async {
+        let mut first = Box::pin(log.append(text("first")));
+        assert!((&mut first).now_or_never().is_none());
+        while place.store.segments().is_empty() {
+            thread::yield_now();
+        }
+        let mut second = Box::pin(log.append(text("second")));
+        assert!((&mut second).now_or_never().is_none());
+        let now = place.clock.now();
+        place.clock.set(now - time::Duration::seconds(6));
+        place.store.release_commits();
+        assert_eq!(first.await.unwrap().index, 0);
+        assert_eq!(second.await, Err(CLOCK_BEHIND));
+    });
+    assert_eq!(place.store.segments().len(), 1);
 }
 
 #[test]
