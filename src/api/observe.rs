@@ -8,7 +8,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::uri::{PathAndQuery, Uri};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse, web};
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
 
 use crate::api::outcome::Refused;
 use crate::api::{Api, Endpoint, method_label};
@@ -172,120 +172,121 @@ fn preflight(asked: &HeaderMap) -> HttpResponse {
 fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
     let request = response.request();
     let endpoint = Endpoint::of_pattern(request.match_pattern().as_deref(), request.path());
-    let status = response.status();
-    let method = method_label(request.method());
-    let duration = start.elapsed();
     let refused = response.response().extensions().get::<Refused>().cloned();
+    let observed = metrics::HttpRequest {
+        endpoint: endpoint.name,
+        method: method_label(request.method()),
+        status: response.status().as_u16(),
+        duration: start.elapsed(),
+        procedure: endpoint.procedure.map(|procedure| {
+            let code = match &refused {
+                Some(refused) => refused.grpc,
+                None if response.status().is_success() => 0,
+                // A route that refused without a word of ours: unknown.
+                None => 2,
+            };
+            (procedure, code)
+        }),
+    };
     if let Some(api) = request.app_data::<web::Data<Api>>() {
-        let grpc = match &refused {
-            Some(refused) => refused.grpc,
-            None if status.is_success() => 0,
-            // A route that refused without a word of ours: unknown.
-            None => 2,
-        };
-        api.metrics.http_request(&metrics::HttpRequest {
-            endpoint: endpoint.name,
-            method,
-            status: status.as_u16(),
-            duration,
-            procedure: endpoint.procedure.map(|procedure| (procedure, grpc)),
-        });
+        api.metrics.http_request(&observed);
     }
+    write_line(
+        request,
+        request_id,
+        &observed,
+        refused.as_ref(),
+        endpoint.is_quiet,
+    );
+}
 
+/// Writes the one log line of a request, which says no more of the client than where it is and what it is.
+fn write_line(
+    request: &HttpRequest,
+    request_id: &str,
+    observed: &metrics::HttpRequest,
+    refused: Option<&Refused>,
+    is_quiet: bool,
+) {
+    let metrics::HttpRequest {
+        endpoint,
+        method,
+        status,
+        duration,
+        ..
+    } = *observed;
     let duration_ms = duration.as_secs_f64() * 1000.0;
-    let peer = request.peer_addr();
-    let client_ip = peer.map(|peer| tracing::field::display(peer.ip()));
+    let client_ip = request
+        .peer_addr()
+        .map(|peer| tracing::field::display(peer.ip()));
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)
         .and_then(|value| value.to_str().ok());
     let user_agent = user_agent.map(|text| text.get(..MAX_USER_AGENT).unwrap_or(text));
-    let endpoint_name = endpoint.name;
-    let status = status.as_u16();
-    if let Some(line) = request.extensions().get::<IssuedLine>() {
-        let IssuedLine {
-            issuer,
-            serial,
-            leaf_index,
-            api,
-        } = line;
-        tracing::info!(
-            event = "certificate_issued",
-            request_id,
-            endpoint = endpoint_name,
-            status,
-            duration_ms,
-            client_ip,
-            user_agent,
-            api,
-            issuer = &**issuer,
-            serial = serial.as_str(),
-            leaf_index,
-            "certificate issued"
-        );
-    } else if let Some(Refused {
-        reason: Some(reason),
-        detail,
-        issuer,
-        ..
-    }) = refused
-    {
-        let (reason, detail, issuer) = (reason.as_str(), detail.as_deref(), issuer.as_deref());
-        if status >= 500 {
-            tracing::error!(
-                event = "request_failed",
-                request_id,
-                endpoint = endpoint_name,
-                method,
-                status,
-                duration_ms,
-                client_ip,
-                user_agent,
-                reason,
-                detail,
+    /// A line of the given level, with what every line has.
+    macro_rules! line {
+        ($level:ident, $event:literal, $message:literal $(, $($field:tt)+)?) => {
+            tracing::$level!(
+                event = $event, request_id, endpoint, method, status, duration_ms, client_ip, user_agent,
+                $($($field)+,)? $message
+            )
+        };
+    }
+    let extensions = request.extensions();
+    match (extensions.get::<IssuedLine>(), refused) {
+        (
+            Some(IssuedLine {
                 issuer,
-                "the request could not be served"
-            );
-        } else {
-            tracing::warn!(
-                event = "request_refused",
-                request_id,
-                endpoint = endpoint_name,
-                method,
-                status,
-                duration_ms,
-                client_ip,
-                user_agent,
-                reason,
-                detail,
+                serial,
+                leaf_index,
+                api,
+            }),
+            _,
+        ) => {
+            let (issuer, serial) = (&**issuer, serial.as_str());
+            line!(
+                info,
+                "certificate_issued",
+                "certificate issued",
+                api,
                 issuer,
-                "request refused"
+                serial,
+                leaf_index
             );
         }
-    } else if endpoint.is_quiet && status < 400 {
-        tracing::debug!(
-            event = "http_request",
-            request_id,
-            endpoint = endpoint_name,
-            method,
-            status,
-            duration_ms,
-            client_ip,
-            user_agent,
-            "request served"
-        );
-    } else {
-        tracing::info!(
-            event = "http_request",
-            request_id,
-            endpoint = endpoint_name,
-            method,
-            status,
-            duration_ms,
-            client_ip,
-            user_agent,
-            "request served"
-        );
+        (
+            None,
+            Some(Refused {
+                reason: Some(reason),
+                detail,
+                issuer,
+                ..
+            }),
+        ) => {
+            let (reason, detail, issuer) = (reason.as_str(), detail.as_deref(), issuer.as_deref());
+            if status >= 500 {
+                line!(
+                    error,
+                    "request_failed",
+                    "the request could not be served",
+                    reason,
+                    detail,
+                    issuer
+                );
+            } else {
+                line!(
+                    warn,
+                    "request_refused",
+                    "request refused",
+                    reason,
+                    detail,
+                    issuer
+                );
+            }
+        }
+        (None, _) if is_quiet && status < 400 => line!(debug, "http_request", "request answered"),
+        (None, _) => line!(info, "http_request", "request answered"),
     }
 }
 
