@@ -11,6 +11,7 @@ use time::macros::format_description;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -30,14 +31,12 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Begins to write log lines. `filter` is a level or a list of `target=level`.
+/// Begins to write log lines. `filter` is a level, or a list of `target=level` that may hold a level for all others.
 ///
 /// # Errors
 /// When `filter` does not parse, or logging was begun before.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    // actix tells of each listener and worker it starts; our own line says what matters of that.
-    let filter = EnvFilter::try_new(format!("actix_server=warn,{filter}"))
-        .map_err(|error| format!("log-level: {error}"))?;
+    let filter = parse_filter(filter)?;
     let is_terminal = std::io::stderr().is_terminal();
     let as_json = match format {
         LogFormat::Auto => !is_terminal,
@@ -58,6 +57,22 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
             .try_init()
     };
     started.map_err(|error| error.to_string())
+}
+
+fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    // The library takes a bare word for a target, and a mistyped level would silence everything.
+    let mistyped = text
+        .split(',')
+        .map(str::trim)
+        .find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err());
+    if let Some(word) = mistyped {
+        return Err(format!(
+            "log-level: {word:?} is neither one of off, error, warn, info, debug and trace, nor target=level"
+        ));
+    }
+    // actix tells of each listener and worker it starts; our own line says what matters of that.
+    EnvFilter::try_new(format!("actix_server=warn,{text}"))
+        .map_err(|error| format!("log-level: {text:?}: {error}"))
 }
 
 /// The format of machines: `timestamp`, `severity`, `message`, `target`, then the event's own fields.
@@ -130,5 +145,36 @@ impl Visit for Fields<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.set(field, format!("{value:?}").into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_a_list_of_targets_is_a_filter() {
+        for text in [
+            "info",
+            "off",
+            "WARN",
+            "mayfly=debug",
+            "warn, mayfly::api=trace",
+        ] {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_level_is_refused_and_not_taken_for_a_target() {
+        for (text, expected) in [
+            ("inof", "\"inof\" is neither"),
+            ("", "\"\" is neither"),
+            ("info,mayfly", "\"mayfly\" is neither"),
+            ("mayfly=loud", "\"mayfly=loud\": "),
+        ] {
+            let error = parse_filter(text).unwrap_err();
+            assert!(error.contains(expected), "{text:?} gave {error:?}");
+        }
     }
 }
