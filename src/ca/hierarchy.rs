@@ -25,6 +25,9 @@ const BACKDATE: Duration = Duration::from_secs(300);
 /// Why no hierarchy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {
+    /// Root and issuing CA would have one name, and no verifier could tell which signed.
+    #[error("{0:?} is the name of the issuing CA; give the root another common name")]
+    SameName(String),
     /// A key could not be made.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -44,7 +47,7 @@ pub enum HierarchyError {
 pub struct Names {
     /// O of both certificates.
     pub organization: String,
-    /// CN of the root; the issuing CA's is this with ` issuing CA` after it.
+    /// CN of the root. That of the issuing CA is the organization with ` issuing CA` after it.
     pub common_name: String,
 }
 
@@ -71,6 +74,10 @@ impl Hierarchy {
         now: OffsetDateTime,
         random: &dyn Random,
     ) -> Result<Self, HierarchyError> {
+        let issuing_name = format!("{} issuing CA", names.organization);
+        if issuing_name == names.common_name {
+            return Err(HierarchyError::SameName(issuing_name));
+        }
         let (_, root_key_pkcs8) = InMemoryKey::generate(NewKey::P384)?;
         let (issuing_key, issuing_key_pkcs8) = InMemoryKey::generate(NewKey::P256)?;
         let not_before = now.replace_nanosecond(0).unwrap_or(now) - BACKDATE;
@@ -82,8 +89,7 @@ impl Hierarchy {
         let root_certificate: Certificate = root.self_signed(&root_key)?;
 
         let key = KeyPair::try_from(issuing_key_pkcs8.as_slice())?;
-        let common_name = format!("{} issuing CA", names.common_name);
-        let mut issuing = ca_params(names, &common_name, &key, random)?;
+        let mut issuing = ca_params(names, &issuing_name, &key, random)?;
         issuing.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         issuing.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         issuing.use_authority_key_identifier_extension = true;
@@ -149,7 +155,7 @@ mod tests {
         let [issuing, root] = hierarchy.chain.certificates() else {
             panic!("not two certificates")
         };
-        assert_eq!(issuing.common_name(), Some("Example root issuing CA"));
+        assert_eq!(issuing.common_name(), Some("Example issuing CA"));
         assert_eq!(
             (root.common_name(), root.organization()),
             (Some("Example root"), Some("Example"))
@@ -166,5 +172,18 @@ mod tests {
                 .check_validity(now + ISSUING_LIFETIME)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn root_and_issuing_ca_never_have_one_name() {
+        let names = Names {
+            organization: "Example".to_owned(),
+            common_name: "Example issuing CA".to_owned(),
+        };
+        let now = FixedClock::at("2026-01-02T03:04:05Z").now();
+
+        let error = Hierarchy::generate(&names, now, &SeededRandom::new(1)).unwrap_err();
+
+        assert!(matches!(error, HierarchyError::SameName(_)), "{error}");
     }
 }
