@@ -102,6 +102,16 @@ impl FromStr for Size {
     }
 }
 
+/// Reads an address to listen on.
+///
+/// # Errors
+/// With what an address looks like, which the library's own message does not say.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an IP address with a port, such as 127.0.0.1:5555 or [::]:5555")
+    })
+}
+
 /// The URL under which clients reach this server: scheme, host, port, nothing behind them.
 ///
 /// The log's origin and every URL in the trust files come from it, so it is chosen once.
@@ -199,10 +209,10 @@ settings! {
     #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE", alias = "config-path")]
     identity_config: PathBuf,
     /// The address of the API and the log [default: 0.0.0.0:5555]
-    #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     listen: SocketAddr,
     /// The address of metrics and health [default: 127.0.0.1:2112]
-    #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR")]
+    #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     metrics_listen: SocketAddr,
     /// The URL that clients use: the one given to `mayfly init`, and no other
     #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]

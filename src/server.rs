@@ -76,8 +76,12 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error(
+        "{setting}: cannot listen on {address}: {source}; give another address with --{setting}"
+    )]
     Bind {
+        /// The setting that names it.
+        setting: &'static str,
         /// Which.
         address: SocketAddr,
         /// Why not.
@@ -104,12 +108,16 @@ impl Sockets {
     /// # Errors
     /// When an address is in use or not ours.
     pub fn bind(api: SocketAddr, metrics: SocketAddr) -> Result<Self, StartError> {
-        let bind = |address| {
-            listener::bind(address).map_err(|source| StartError::Bind { address, source })
+        let bind = |setting, address| {
+            listener::bind(address).map_err(|source| StartError::Bind {
+                setting,
+                address,
+                source,
+            })
         };
         Ok(Self {
-            api: bind(api)?,
-            metrics: bind(metrics)?,
+            api: bind("listen", api)?,
+            metrics: bind("metrics-listen", metrics)?,
         })
     }
 
