@@ -1,5 +1,7 @@
 //! `mayfly healthcheck`: for containers, whose images hold nothing else that could ask.
 
+use std::error::Error;
+use std::fmt::Display;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,10 +15,11 @@ pub(super) struct Arguments {
     #[arg(
         long,
         env = "MAYFLY_HEALTHCHECK_URL",
+        hide_env_values = true,
         value_name = "URL",
         default_value = "http://127.0.0.1:2112/healthz"
     )]
-    url: String,
+    url: reqwest::Url,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -30,22 +33,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             .timeout(Duration::from_secs(3))
             .build()
             .map_err(Failure::defect)?;
-        let unreachable =
-            |error: reqwest::Error| Failure::dependency(format!("{}: {error}", arguments.url));
+        let unhealthy =
+            |what: &dyn Display| Failure::operation(format!("{}: {what}", arguments.url));
         let response = client
-            .get(&arguments.url)
+            .get(arguments.url.clone())
             .send()
             .await
-            .map_err(unreachable)?;
+            .map_err(|error| unhealthy(&innermost(&error)))?;
         if response.status().is_success() {
             println!("serving");
             Ok(())
         } else {
-            Err(Failure::operation(format!(
-                "{}: {}",
-                arguments.url,
-                response.status()
-            )))
+            Err(unhealthy(&response.status()))
         }
     })
+}
+
+/// Where an error began: of all that its chain says, "connection refused" is what helps.
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
