@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Failure, self_test, serve};
 use crate::ca::hierarchy::Names;
-use crate::config::{PublicUrl, ServerConfig, Settings};
+use crate::config::{InstanceState, PublicUrl, ServerConfig, Settings, parse_address};
 use crate::dev::DevIssuers;
 use crate::dev::oidc::TestKeys;
 use crate::instance::NewInstance;
@@ -19,11 +19,12 @@ use crate::server::{Environment, ExtraRoutes, Server, Sockets};
 /// The arguments of `mayfly dev`.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The address of the API [default: 127.0.0.1:5555; with --self-test a free port]
-    #[arg(long, value_name = "ADDR")]
+    /// The address of the API [default: that of the last time, where --data-dir keeps it; else 127.0.0.1:5555; with
+    /// --self-test a free port]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// The address of metrics and health [default: 127.0.0.1:2112; with --self-test a free port]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     metrics_listen: Option<SocketAddr>,
     /// Where the trust files and a token are written
     #[arg(long, value_name = "DIR", default_value = "mayfly-dev")]
@@ -37,8 +38,13 @@ pub(super) struct Arguments {
     /// Listen on an address that other machines reach, although anyone can get any identity from this server
     #[arg(long)]
     dangerously_listen_anywhere: bool,
-    /// Lowest level of log lines, or a list of target=level
-    #[arg(long, env = "MAYFLY_LOG_LEVEL", value_name = "LEVEL")]
+    /// Lowest level of log lines, or a list of target=level [default: info; with --self-test error]
+    #[arg(
+        long,
+        env = "MAYFLY_LOG_LEVEL",
+        value_name = "LEVEL",
+        hide_env_values = true
+    )]
     log_level: Option<String>,
 }
 
@@ -52,7 +58,10 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     .map_err(Failure::configuration)?;
     let default_port =
         |port: u16| SocketAddr::from(([127, 0, 0, 1], if arguments.self_test { 0 } else { port }));
-    let listen = arguments.listen.unwrap_or_else(|| default_port(5555));
+    let listen = match arguments.listen {
+        Some(address) => address,
+        None => kept_address(arguments.data_dir.as_deref())?.unwrap_or_else(|| default_port(5555)),
+    };
     let metrics_listen = arguments
         .metrics_listen
         .unwrap_or_else(|| default_port(2112));
@@ -65,6 +74,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         }
     }
 
+    let stop = serve::stop_signal()?;
     let sockets = Sockets::bind(listen, metrics_listen)?;
     let url = format!("http://{}", sockets.api_address()?);
     let temporary = tempfile::Builder::new()
@@ -75,7 +85,8 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         .data_dir
         .clone()
         .unwrap_or_else(|| temporary.path().join("data"));
-    make_instance(&data_dir, &url, environment)?;
+    let public_url: PublicUrl = url.parse().map_err(Failure::defect)?;
+    make_instance(&data_dir, &public_url, environment)?;
 
     let keys = Arc::new(TestKeys::generate().map_err(Failure::defect)?);
     let issuers = Arc::new(DevIssuers::new(&url, &keys, &environment.clock));
@@ -83,6 +94,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     std::fs::write(&identity_config, issuers.identity_file()).map_err(Failure::operation)?;
     let settings = Settings {
         data_dir: Some(data_dir.clone()),
+        public_url: Some(public_url),
         identity_config: Some(identity_config),
         listen: Some(listen),
         metrics_listen: Some(metrics_listen),
@@ -91,17 +103,16 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let config = ServerConfig::new(settings)?;
     let server = Server::new(&config, sockets, environment, true)?;
 
-    let trust = server.trust().clone();
     let routes: ExtraRoutes = {
         let issuers = Arc::clone(&issuers);
         Arc::new(move |routes| issuers.configure(routes))
     };
     if arguments.self_test {
-        return self_test::run(server, routes, trust, &url, start, environment);
+        return self_test::run(server, routes, stop, start, environment);
     }
 
     let out = &arguments.out;
-    trust.export(out).map_err(Failure::operation)?;
+    server.trust().export(out).map_err(Failure::operation)?;
     let token = issuers
         .email()
         .map(|issuer| issuer.token_for_query("email=dev@example.com&ttl=86400"));
@@ -122,19 +133,31 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         &data_dir,
         arguments.data_dir.is_some(),
     );
-    server.run(Some(routes), serve::stop_signal())?;
+    server.run(Some(routes), stop)?;
     Ok(())
 }
 
+/// The address of the instance in a folder, if there is one: its URL names it, and cannot change.
+fn kept_address(data_dir: Option<&Path>) -> Result<Option<SocketAddr>, Failure> {
+    let Some(data_dir) = data_dir.filter(|folder| InstanceState::path(folder).exists()) else {
+        return Ok(None);
+    };
+    let url: Option<PublicUrl> = InstanceState::read(data_dir)?.public_url.parse().ok();
+    Ok(url.and_then(|url| url.authority().parse().ok()))
+}
+
 /// Makes an instance, unless the folder holds one.
-fn make_instance(data_dir: &Path, url: &str, environment: &Environment) -> Result<(), Failure> {
-    if crate::config::InstanceState::path(data_dir).exists() {
+fn make_instance(
+    data_dir: &Path,
+    public_url: &PublicUrl,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    if InstanceState::path(data_dir).exists() {
         return Ok(());
     }
-    let public_url: PublicUrl = url.parse().map_err(Failure::defect)?;
     let instance = NewInstance {
         data_dir,
-        public_url: &public_url,
+        public_url,
         names: Names {
             organization: "Mayfly dev".to_owned(),
             common_name: "Mayfly dev root".to_owned(),

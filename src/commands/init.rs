@@ -21,12 +21,18 @@ pub(super) struct Arguments {
     #[arg(
         long,
         env = "MAYFLY_DATA_DIR",
+        hide_env_values = true,
         value_name = "DIR",
         default_value = "/var/lib/mayfly"
     )]
     data_dir: PathBuf,
     /// The URL that clients will use; the log's name and every trust file come from it, so it cannot change later
-    #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "MAYFLY_PUBLIC_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     public_url: PublicUrl,
     /// The organization in the CA's certificates [default: the host of the URL]
     #[arg(long, value_name = "NAME")]

@@ -1,8 +1,8 @@
 //! `mayfly dev --self-test`: one certificate, checked from token to checkpoint, with the time that each step took.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-use futures_util::future::FutureExt;
 use tokio::sync::oneshot;
 
 use super::Failure;
@@ -25,19 +25,18 @@ struct Step {
     what: String,
 }
 
-/// Serves, tests from another thread as a client would, stops, and prints the table.
+/// Serves, tests from another thread as a client would, stops (also when `interrupted`), and prints the table.
 pub(super) fn run(
     server: Server,
     routes: ExtraRoutes,
-    trust: TrustMaterial,
-    url: &str,
+    interrupted: impl Future<Output = ()>,
     start: Instant,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let (stop, stopped) = oneshot::channel::<()>();
+    let (done, is_done) = oneshot::channel::<()>();
     let client = Client {
-        url: url.to_owned(),
-        trust,
+        url: server.trust().ca_url.clone(),
+        trust: server.trust().clone(),
         environment: environment.clone(),
         start,
     };
@@ -46,11 +45,17 @@ pub(super) fn run(
         .spawn(move || {
             let result = client.run();
             // The server may have failed before; then nobody waits.
-            let _ = stop.send(());
+            let _ = done.send(());
             result
         })
         .map_err(Failure::defect)?;
-    server.run(Some(routes), stopped.map(drop))?;
+    let stop = async move {
+        tokio::select! {
+            _ = is_done => {}
+            () = interrupted => {}
+        }
+    };
+    server.run(Some(routes), stop)?;
     let result = testing
         .join()
         .map_err(|_| Failure::defect("the self-test panicked"))?;
@@ -247,7 +252,10 @@ impl Client {
         };
         steps.pass(
             "checkpoint",
-            format!("signed by the log, {} entries", head.size),
+            match head.size {
+                1 => "signed by the log, 1 entry".to_owned(),
+                size => format!("signed by the log, {size} entries"),
+            },
         );
 
         // The whole tree, from the hashes that anyone can download.
