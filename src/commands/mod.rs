@@ -41,7 +41,7 @@ enum Command {
     /// Make an instance: CA, log and first configuration in a data folder
     Init(init::Arguments),
     /// Run an instance
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -131,7 +131,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Dev(arguments) => dev::run(&arguments, &environment),
         Command::Init(arguments) => init::run(&arguments, &environment),
-        Command::Serve(arguments) => serve::run(arguments, &environment),
+        Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
     };
