@@ -95,6 +95,12 @@ pub enum StartError {
 /// Routes that a command adds to the API's listener; `serve` adds none.
 pub type ExtraRoutes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
+fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
+    socket
+        .local_addr()
+        .map_err(|error| StartError::System(error.to_string()))
+}
+
 /// The sockets of a server. They are opened before anything else, so that a port in use is found first.
 #[derive(Debug)]
 pub struct Sockets {
@@ -126,9 +132,96 @@ impl Sockets {
     /// # Errors
     /// When the system does not tell.
     pub fn api_address(&self) -> Result<SocketAddr, StartError> {
-        self.api
-            .local_addr()
-            .map_err(|error| StartError::System(error.to_string()))
+        address_of(&self.api)
+    }
+
+    /// The address of metrics and health.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn metrics_address(&self) -> Result<SocketAddr, StartError> {
+        address_of(&self.metrics)
+    }
+}
+
+/// What a server is put together from: all that is read from files, and whatever can fail while it serves.
+#[derive(Debug)]
+pub struct Parts {
+    /// What waits for other machines runs here: actix's workers each have a runtime of one thread.
+    runtime: Runtime,
+    /// Who may ask.
+    pub issuers: Issuers,
+    /// Who signs.
+    pub authority: Authority,
+    /// Our own log, which is served to its readers.
+    pub log: Option<Arc<EmbeddedLog>>,
+    /// Where precertificates go: to our own log. `None` with `--no-ct`.
+    pub submit_to: Option<Arc<dyn CtLog>>,
+}
+
+impl Parts {
+    /// Reads every file, and opens the log.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(
+        config: &ServerConfig,
+        environment: &Environment,
+        is_throw_away: bool,
+    ) -> Result<Self, StartError> {
+        let Environment { clock, random } = environment;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
+        let issuers = load_issuers(&config.identity_config, config.strict)?;
+        let passphrase = config
+            .ca_key_password_file
+            .as_deref()
+            .map(Passphrase::from_file)
+            .transpose()?;
+        let authority =
+            runtime.block_on(load_authority(config, passphrase.as_ref(), clock.as_ref()))?;
+        let log = match &config.log {
+            Some(settings) => {
+                let folder = log_folder(&config.data_dir);
+                let key = file::load(
+                    &folder.join("key.pem"),
+                    passphrase.as_ref(),
+                    config.allow_insecure_permissions,
+                )?;
+                let options = FolderOptions {
+                    allow_volatile: is_throw_away,
+                    allow_network: false,
+                };
+                let parts = EmbeddedLogParts {
+                    store: Arc::new(Folder::open(&folder, options, Arc::clone(random))?),
+                    signer: Arc::new(key),
+                    clock: Arc::clone(clock),
+                    random: Arc::clone(random),
+                    on_fatal: Arc::new(stop_at_once),
+                };
+                let log = EmbeddedLog::open(settings.clone(), &parts)?;
+                log.store_issuers(authority.chain())?;
+                Some(Arc::new(log))
+            }
+            None => {
+                tracing::warn!(
+                    event = "no_ct",
+                    "--no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them"
+                );
+                None
+            }
+        };
+        Ok(Self {
+            runtime,
+            issuers,
+            authority,
+            submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
+            log,
+        })
     }
 }
 
@@ -161,16 +254,34 @@ impl Server {
         environment: &Environment,
         is_throw_away: bool,
     ) -> Result<Self, StartError> {
-        let Environment { clock, random } = environment.clone();
-        // What waits for other machines runs here: actix's workers each have a runtime of one thread.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("background")
-            .enable_all()
-            .build()
-            .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
+        let parts = Parts::load(config, environment, is_throw_away)?;
+        Self::assemble(config, sockets, environment, parts)
+    }
 
-        let issuers = load_issuers(&config.identity_config, config.strict)?;
+    /// Puts a server together from parts that are ready.
+    ///
+    /// # Errors
+    /// When the TLS files cannot be used.
+    pub fn assemble(
+        config: &ServerConfig,
+        sockets: Sockets,
+        environment: &Environment,
+        parts: Parts,
+    ) -> Result<Self, StartError> {
+        let Environment { clock, random } = environment.clone();
+        let Parts {
+            runtime,
+            issuers,
+            authority,
+            log,
+            submit_to,
+        } = parts;
+        let tls = config
+            .tls
+            .as_ref()
+            .map(|(certificate, key)| listener::tls_config(certificate, key))
+            .transpose()?;
+
         let published = issuers.configuration();
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
@@ -185,45 +296,7 @@ impl Server {
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
-        let passphrase = config
-            .ca_key_password_file
-            .as_deref()
-            .map(Passphrase::from_file)
-            .transpose()?;
-        let (chain, authority) =
-            runtime.block_on(load_authority(config, passphrase.as_ref(), clock.as_ref()))?;
-        let log = match &config.log {
-            Some(settings) => {
-                let folder = log_folder(&config.data_dir);
-                let key = file::load(
-                    &folder.join("key.pem"),
-                    passphrase.as_ref(),
-                    config.allow_insecure_permissions,
-                )?;
-                let options = FolderOptions {
-                    allow_volatile: is_throw_away,
-                    allow_network: false,
-                };
-                let parts = EmbeddedLogParts {
-                    store: Arc::new(Folder::open(&folder, options, Arc::clone(&random))?),
-                    signer: Arc::new(key),
-                    clock: Arc::clone(&clock),
-                    random: Arc::clone(&random),
-                    on_fatal: Arc::new(stop_at_once),
-                };
-                let log = EmbeddedLog::open(settings.clone(), &parts)?;
-                log.store_issuers(&chain)?;
-                Some(Arc::new(log))
-            }
-            None => {
-                tracing::warn!(
-                    event = "no_ct",
-                    "--no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them"
-                );
-                None
-            }
-        };
-
+        let chain = Arc::clone(authority.chain());
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
@@ -242,7 +315,7 @@ impl Server {
             // Whoever proves to hold one of our own keys is no client.
             permitted: config.permitted.clone().reserving(own_keys),
             authority,
-            log: log.clone().map(|log| log as Arc<dyn CtLog>),
+            log: submit_to,
             clock,
             random: Arc::clone(&random),
         };
@@ -258,11 +331,6 @@ impl Server {
             max_body_bytes: config.max_body_bytes,
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|(certificate, key)| listener::tls_config(certificate, key))
-            .transpose()?;
         let listener = ListenerConfig {
             tls,
             workers: config.workers,
@@ -411,7 +479,7 @@ async fn load_authority(
     config: &ServerConfig,
     passphrase: Option<&Passphrase>,
     clock: &dyn Clock,
-) -> Result<(Arc<CertificateChain>, Authority), StartError> {
+) -> Result<Authority, StartError> {
     let chain = Arc::new(load_chain(config)?);
     let key = file::load(
         &config.ca_key,
@@ -419,8 +487,7 @@ async fn load_authority(
         config.allow_insecure_permissions,
     )?;
     // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
-    let authority = Authority::new(Arc::clone(&chain), Arc::new(key), false, clock.now()).await?;
-    Ok((chain, authority))
+    Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
 }
 
 /// Reads the CA's certificates.
