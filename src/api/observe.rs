@@ -10,12 +10,14 @@ use actix_web::http::uri::{PathAndQuery, Uri};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
 
-use crate::api::outcome::Refused;
+use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
 use crate::ca::IssuedCertificate;
 use crate::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The largest head of a request. A token may be 32 KiB of it.
+const MAX_HEAD_BYTES: usize = 48 << 10;
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID: usize = 128;
 /// How much of a `User-Agent` is logged.
@@ -57,11 +59,17 @@ pub async fn observe<B: MessageBody + 'static>(
     let request_id = request_id(&request);
     let has_origin = request.headers().contains_key(header::ORIGIN);
 
-    let mut response = if is_preflight(&request) {
-        let answer = preflight(request.headers());
-        request.into_response(answer).map_into_right_body()
+    let answered_here = if head_bytes(&request) > MAX_HEAD_BYTES {
+        let detail = request
+            .app_data::<web::Data<Api>>()
+            .map(|api| api.error_detail);
+        Some(Refusal::head_too_large(MAX_HEAD_BYTES).into_response(detail.unwrap_or_default()))
     } else {
-        next.call(request).await?.map_into_left_body()
+        is_preflight(&request).then(|| preflight(request.headers()))
+    };
+    let mut response = match answered_here {
+        Some(answer) => request.into_response(answer).map_into_right_body(),
+        None => next.call(request).await?.map_into_left_body(),
     };
 
     let headers = response.headers_mut();
@@ -117,6 +125,15 @@ fn request_id(request: &ServiceRequest) -> String {
         let _ = api.random.fill(&mut drawn);
     }
     hex(&drawn)
+}
+
+/// What the request line and the header fields take, without the octets between them.
+fn head_bytes(request: &ServiceRequest) -> usize {
+    let fields = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    request.uri().path().len() + request.query_string().len() + fields.sum::<usize>()
 }
 
 fn is_preflight(request: &ServiceRequest) -> bool {

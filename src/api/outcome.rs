@@ -42,6 +42,8 @@ impl Code {
     pub const NOT_FOUND: Self = Self::new(5, StatusCode::NOT_FOUND);
     /// The request is larger than the limit.
     pub const TOO_LARGE: Self = Self::new(3, StatusCode::PAYLOAD_TOO_LARGE);
+    /// The request's head is larger than the limit.
+    pub const HEAD_TOO_LARGE: Self = Self::new(3, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     /// Too many requests.
     pub const RESOURCE_EXHAUSTED: Self = Self::new(8, StatusCode::TOO_MANY_REQUESTS);
     /// This path takes other methods.
@@ -121,6 +123,17 @@ impl Refusal {
         let detail = format!("the limit is {limit} octets");
         Self::new(Code::TOO_LARGE, "http: request body too large")
             .with(Reason::BodyTooLarge, detail)
+    }
+
+    /// Request line and header fields are longer than `limit` octets.
+    #[must_use]
+    pub fn head_too_large(limit: usize) -> Self {
+        let detail = format!("the limit is {limit} octets");
+        Self::new(
+            Code::HEAD_TOO_LARGE,
+            "http: request header fields too large",
+        )
+        .with(Reason::MalformedRequest, detail)
     }
 
     /// The body did not arrive within the request's deadline.
