@@ -1,1 +1,729 @@
-//! (skeleton)
+//! The server's configuration: flag over environment over file over default.
+//!
+//! [`Settings`] is what people write, as flags, variables or YAML under the same names. [`ServerConfig`] is what they mean:
+//! complete and checked. Every message names the setting and what would be accepted.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::api::ErrorDetail;
+use crate::ca::request::PermittedAlgorithms;
+use crate::ctlog::embedded::{EmbeddedLogConfig, EmbeddedLogSettings};
+use crate::logging::LogFormat;
+use crate::trust::ExternalTrust;
+
+/// Where the configuration lies when nothing else is said.
+const SYSTEM_CONFIG: &str = "/etc/mayfly/mayfly.yaml";
+const SYSTEM_IDENTITY: &str = "/etc/mayfly/identity.yaml";
+const SYSTEM_DATA: &str = "/var/lib/mayfly";
+/// The largest configuration file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A configuration that cannot be served. All of its lines are for the operator.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl ConfigError {
+    /// One finding.
+    #[must_use]
+    pub fn one(text: impl Into<String>) -> Self {
+        Self(vec![text.into()])
+    }
+}
+
+/// A length of time as people write it: `500ms`, `10s`, `1m30s`, `2h`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a duration such as 500ms, 10s or 1m30s");
+        let mut rest = text;
+        let mut total = Duration::ZERO;
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|character: char| !character.is_ascii_digit())
+                .ok_or_else(wrong)?;
+            let (number, behind) = rest.split_at(digits);
+            let number: u64 = number.parse().map_err(|_| wrong())?;
+            let unit = behind
+                .find(|character: char| character.is_ascii_digit())
+                .unwrap_or(behind.len());
+            let (unit, behind) = behind.split_at(unit);
+            let milliseconds = match unit {
+                "ms" => 1,
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                _ => return Err(wrong()),
+            };
+            total += Duration::from_millis(number.checked_mul(milliseconds).ok_or_else(wrong)?);
+            rest = behind;
+        }
+        if text.is_empty() {
+            Err(wrong())
+        } else {
+            Ok(Self(total))
+        }
+    }
+}
+
+/// A number of octets as people write it: `512`, `128KiB`, `4MiB`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a size such as 65536, 128KiB or 1MiB");
+        let digits = text
+            .find(|character: char| !character.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor: usize = match unit {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            _ => return Err(wrong()),
+        };
+        let number: usize = number.parse().map_err(|_| wrong())?;
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// Reads an address to listen on.
+///
+/// # Errors
+/// With what an address looks like, which the library's own message does not say.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an IP address with a port, such as 127.0.0.1:5555 or [::]:5555")
+    })
+}
+
+/// The URL under which clients reach this server: scheme, host, port, nothing behind them.
+///
+/// The log's origin and every URL in the trust files come from it, so it is chosen once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicUrl {
+    url: url::Url,
+    authority: String,
+}
+
+impl PublicUrl {
+    /// The URL itself.
+    #[must_use]
+    pub const fn as_url(&self) -> &url::Url {
+        &self.url
+    }
+
+    /// Host and port.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The host alone.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match self.authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => &self.authority,
+        }
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.url.scheme(), self.authority)
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| {
+            format!("{text:?} {what}; give scheme, host and port, such as https://ca.example.com")
+        };
+        let url = url::Url::parse(text).map_err(|_| wrong("is not a URL"))?;
+        let host = url.host_str().ok_or_else(|| wrong("has no host"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong("is neither http nor https"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(wrong("has something behind the host"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("has a user in it"));
+        }
+        let authority = url
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Ok(Self { authority, url })
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$attribute:meta])* $name:ident: $kind:ty,)+) => {
+        /// What people write. Every member is a flag, an environment variable `MAYFLY_…` and a key of the file.
+        #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        pub struct Settings {
+            $($(#[$attribute])* #[arg(hide_env_values = true)] #[serde(deserialize_with = "scalar")] pub $name: Option<$kind>,)+
+            /// The embedded log, in the file alone.
+            #[arg(skip)]
+            pub ct: EmbeddedLogConfig,
+            /// Other services for the trust files, in the file alone.
+            #[arg(skip)]
+            pub trust: TrustSettings,
+        }
+
+        impl Settings {
+            /// These settings, and those of `lower` where these are silent.
+            #[must_use]
+            fn over(self, lower: Self) -> Self {
+                Self { $($name: self.$name.or(lower.$name),)+ ct: lower.ct, trust: lower.trust }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The folder of keys, log and state that `mayfly init` made [default: /var/lib/mayfly]
+    #[arg(long, env = "MAYFLY_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Who may have a certificate: a file in Fulcio's format [default: identity.yaml in the data folder, else
+    /// /etc/mayfly/identity.yaml]
+    #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE", alias = "config-path")]
+    identity_config: PathBuf,
+    /// The address of the API and the log [default: 0.0.0.0:5555]
+    #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR", value_parser = parse_address)]
+    listen: SocketAddr,
+    /// The address of metrics and health [default: 127.0.0.1:2112]
+    #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR", value_parser = parse_address)]
+    metrics_listen: SocketAddr,
+    /// The URL that clients use: the one given to `mayfly init`, and no other
+    #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
+    public_url: PublicUrl,
+    /// A PEM file, leaf first: serve HTTPS
+    #[arg(long, env = "MAYFLY_TLS_CERT", value_name = "FILE")]
+    tls_cert: PathBuf,
+    /// The key of --tls-cert
+    #[arg(long, env = "MAYFLY_TLS_KEY", value_name = "FILE")]
+    tls_key: PathBuf,
+    /// The CA's certificates, a PEM file: issuing CA first, root last [default: in the data folder]
+    #[arg(long, env = "MAYFLY_CA_CERT", value_name = "FILE")]
+    ca_cert: PathBuf,
+    /// The issuing CA's key, a PEM file [default: in the data folder]
+    #[arg(long, env = "MAYFLY_CA_KEY", value_name = "FILE")]
+    ca_key: PathBuf,
+    /// A file with the passphrase of the CA's key and the log's key
+    #[arg(long, env = "MAYFLY_CA_KEY_PASSWORD_FILE", value_name = "FILE", alias = "password-file")]
+    ca_key_password_file: PathBuf,
+    /// Issue certificates that no transparency log holds; every verifier will refuse them
+    #[arg(long, env = "MAYFLY_NO_CT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    no_ct: bool,
+    /// The keys and hashes that clients may use, separated by commas [default: P-256, P-384 and P-521 with their own
+    /// hashes, RSA 2048, 3072 and 4096 with SHA-256, Ed25519]
+    #[arg(long, env = "MAYFLY_CLIENT_SIGNING_ALGORITHMS", value_name = "LIST")]
+    client_signing_algorithms: String,
+    /// The largest request body [default: 128KiB]
+    #[arg(long, env = "MAYFLY_MAX_BODY_BYTES", value_name = "SIZE")]
+    max_body_bytes: Size,
+    /// How long a stop waits for requests that have begun [default: 25s]
+    #[arg(long, env = "MAYFLY_SHUTDOWN_GRACE", value_name = "TIME")]
+    shutdown_grace: Span,
+    /// Threads that serve [default: one a core]
+    #[arg(long, env = "MAYFLY_WORKERS", value_name = "N")]
+    workers: usize,
+    /// How much an error answer tells: `reason`, or what Fulcio says and no more: `compatible` [default: reason]
+    #[arg(long, env = "MAYFLY_ERROR_DETAIL", value_name = "DETAIL")]
+    error_detail: ErrorDetailName,
+    /// Lowest level of log lines, or a list of target=level [default: info]
+    #[arg(long, env = "MAYFLY_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: String,
+    /// Form of log lines: `json`, `pretty`, or by whether standard error is a terminal: `auto` [default: auto]
+    #[arg(long, env = "MAYFLY_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: LogFormatName,
+    /// Refuse to start where a warning would do
+    #[arg(long, env = "MAYFLY_STRICT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    strict: bool,
+    /// Take private keys that others can read
+    #[arg(long, env = "MAYFLY_ALLOW_INSECURE_PERMISSIONS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    allow_insecure_permissions: bool,
+}
+
+/// The `trust` section of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct TrustSettings {
+    /// Services that this server does not run and its clients need.
+    pub external: ExternalTrust,
+}
+
+macro_rules! names {
+    ($(#[$attribute:meta])* $name:ident($kind:ty): $($text:literal => $value:expr,)+) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub struct $name(pub $kind);
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self($value)),)+
+                    _ => Err(format!("{text:?} is none of {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+names! {
+    /// `--error-detail`.
+    ErrorDetailName(ErrorDetail): "reason" => ErrorDetail::Reason, "compatible" => ErrorDetail::Compatible,
+}
+names! {
+    /// `--log-format`.
+    LogFormatName(LogFormat): "auto" => LogFormat::Auto, "json" => LogFormat::Json, "pretty" => LogFormat::Pretty,
+}
+
+/// Reads a setting from a YAML scalar by the same parser that reads the flag.
+fn scalar<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    struct Scalar<T>(std::marker::PhantomData<T>);
+    impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Scalar<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a single value")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+
+        fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+            self.visit_str(if value { "true" } else { "false" })
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+            self.visit_str(&value.to_string())
+        }
+    }
+    deserializer
+        .deserialize_any(Scalar(std::marker::PhantomData))
+        .map(Some)
+}
+
+impl Settings {
+    /// Fills in from the configuration file what flags and environment did not say: `file`, or the system's, or the one
+    /// in the data folder; none of them need exist but `file`. Relative paths in a file are relative to the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is wrong: then with file, line and column.
+    pub fn with_file(self, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let in_data_dir = self
+            .data_dir
+            .as_deref()
+            .unwrap_or_else(|| Path::new(SYSTEM_DATA))
+            .join("mayfly.yaml");
+        let path = match file {
+            Some(path) => path.to_owned(),
+            None if Path::new(SYSTEM_CONFIG).exists() => PathBuf::from(SYSTEM_CONFIG),
+            None if in_data_dir.exists() => in_data_dir,
+            None => return Ok(self),
+        };
+        let text = read_limited(&path, MAX_FILE_BYTES)?;
+        let environment: HashMap<String, String> = std::env::vars().collect();
+        let name = path.display().to_string();
+        let mut lower = Self::parse(&name, &text, environment)?;
+        lower.resolve_paths(path.parent().unwrap_or_else(|| Path::new(".")));
+        Ok(self.over(lower))
+    }
+
+    /// Parses the text of a configuration file. `${NAME}` and `${NAME:-default}` in values are taken from `environment`.
+    ///
+    /// # Errors
+    /// What is wrong, as `name:line:column: message`.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        environment: HashMap<String, String>,
+    ) -> Result<Self, ConfigError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let options = serde_saphyr::options! { strict_booleans: true }.with_properties(environment);
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = error.location().map_or_else(
+                || name.to_owned(),
+                |location| format!("{name}:{}:{}", location.line(), location.column()),
+            );
+            ConfigError::one(format!(
+                "{place}: {}",
+                first_line(&error.without_snippet().to_string())
+            ))
+        })
+    }
+
+    fn resolve_paths(&mut self, base: &Path) {
+        let members = [
+            &mut self.data_dir,
+            &mut self.identity_config,
+            &mut self.tls_cert,
+            &mut self.tls_key,
+            &mut self.ca_cert,
+            &mut self.ca_key,
+            &mut self.ca_key_password_file,
+        ];
+        for path in members.into_iter().flatten() {
+            *path = base.join(&path);
+        }
+        if let Some(path) = &mut self.ct.high_water {
+            *path = base.join(&path);
+        }
+        for log in &mut self.trust.external.transparency_logs {
+            log.public_key_file = base.join(&log.public_key_file);
+        }
+        for authority in &mut self.trust.external.timestamp_authorities {
+            authority.certificate_chain_file = base.join(&authority.certificate_chain_file);
+        }
+    }
+}
+
+/// Parser messages go on with an excerpt of the file; the place is named in ours.
+fn first_line(text: &str) -> &str {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    text.lines().next().unwrap_or(text)
+}
+
+/// Reads a text file of at most `limit` bytes.
+///
+/// # Errors
+/// When it cannot be read, is too long, or is not UTF-8; the message names the file.
+pub fn read_limited(path: &Path, limit: u64) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let failed = |what: String| ConfigError::one(format!("{}: {what}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(failed("is a folder; give a file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(failed(format!("is larger than {limit} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| failed("is not UTF-8 text".to_owned()))
+}
+
+/// What `state.json` in the data folder keeps of the instance.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceState {
+    /// The version of the data folder's layout.
+    pub format: u32,
+    /// The URL that the instance was made for.
+    pub public_url: String,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// The version that made it.
+    pub version: String,
+}
+
+impl InstanceState {
+    /// The layout that this version writes.
+    pub const FORMAT: u32 = 1;
+
+    /// Where the state lies in a data folder.
+    #[must_use]
+    pub fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("state.json")
+    }
+
+    /// Reads the state of a data folder.
+    ///
+    /// # Errors
+    /// When there is none, or a newer version wrote it.
+    pub fn read(data_dir: &Path) -> Result<Self, ConfigError> {
+        let path = Self::path(data_dir);
+        if !path.exists() {
+            return Err(ConfigError::one(format!(
+                "{}: there is no Mayfly instance; make one with `mayfly init --data-dir {} --public-url URL`",
+                data_dir.display(),
+                data_dir.display(),
+            )));
+        }
+        let text = read_limited(&path, MAX_FILE_BYTES)?;
+        let state: Self = serde_json::from_str(&text)
+            .map_err(|error| ConfigError::one(format!("{}: {error}", path.display())))?;
+        if state.format > Self::FORMAT {
+            let (path, format, known) = (path.display(), state.format, Self::FORMAT);
+            return Err(ConfigError::one(format!(
+                "{path}: written by a newer version of Mayfly (format {format}, this one knows {known})"
+            )));
+        }
+        Ok(state)
+    }
+}
+
+/// Where the CA's parts lie in a data folder.
+#[must_use]
+pub fn ca_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("ca").join("current")
+}
+
+/// Where the embedded log lies in a data folder, with its key.
+#[must_use]
+pub fn log_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("ct").join("main")
+}
+
+/// A complete configuration, checked as far as the settings alone allow.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The folder of keys, log and state.
+    pub data_dir: PathBuf,
+    /// The identity file.
+    pub identity_config: PathBuf,
+    /// The API's address.
+    pub listen: SocketAddr,
+    /// The address of metrics and health.
+    pub metrics_listen: SocketAddr,
+    /// The URL that clients use.
+    pub public_url: PublicUrl,
+    /// Certificate and key for HTTPS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The CA's certificates.
+    pub ca_cert: PathBuf,
+    /// The issuing CA's key.
+    pub ca_key: PathBuf,
+    /// The passphrase of the keys.
+    pub ca_key_password_file: Option<PathBuf>,
+    /// The embedded log; `None` with `--no-ct`.
+    pub log: Option<EmbeddedLogSettings>,
+    /// What clients may sign with.
+    pub permitted: PermittedAlgorithms,
+    /// The largest request body, in octets.
+    pub max_body_bytes: usize,
+    /// How long a stop waits.
+    pub shutdown_grace: Duration,
+    /// Threads that serve.
+    pub workers: usize,
+    /// How much errors tell.
+    pub error_detail: ErrorDetail,
+    /// Refuse where a warning would do.
+    pub strict: bool,
+    /// Take private keys that others can read.
+    pub allow_insecure_permissions: bool,
+    /// Other services for the trust files.
+    pub external: ExternalTrust,
+}
+
+impl ServerConfig {
+    /// Makes settings complete and checks them against the data folder.
+    ///
+    /// # Errors
+    /// Every finding at once.
+    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let data_dir = settings
+            .data_dir
+            .unwrap_or_else(|| PathBuf::from(SYSTEM_DATA));
+        let state = InstanceState::read(&data_dir)?;
+        let mut findings = Vec::new();
+
+        let made_for: Option<PublicUrl> = match state.public_url.parse() {
+            Ok(url) => Some(url),
+            Err(error) => {
+                findings.push(format!(
+                    "{}: public_url: {error}",
+                    InstanceState::path(&data_dir).display()
+                ));
+                None
+            }
+        };
+        if let (Some(asked), Some(made_for)) = (&settings.public_url, &made_for)
+            && asked != made_for
+        {
+            findings.push(format!(
+                "public-url: is {asked}, but this instance was made for {made_for}: the log's origin and the trust files of \
+                 every client carry that URL. Use it, or make a new instance with `mayfly init`"
+            ));
+        }
+        let tls = match (settings.tls_cert, settings.tls_key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                findings.push("tls-key: missing; --tls-cert needs it".to_owned());
+                None
+            }
+            (None, Some(_)) => {
+                findings.push("tls-cert: missing; --tls-key needs it".to_owned());
+                None
+            }
+        };
+        let permitted = match settings
+            .client_signing_algorithms
+            .as_deref()
+            .map(PermittedAlgorithms::parse)
+        {
+            None => PermittedAlgorithms::default(),
+            Some(Ok(permitted)) => permitted,
+            Some(Err(error)) => {
+                findings.push(format!("client-signing-algorithms: {error}"));
+                PermittedAlgorithms::default()
+            }
+        };
+        if settings.workers == Some(0) {
+            findings.push("workers: 0 threads serve nobody; give 1 or more".to_owned());
+        }
+        let in_data_dir = data_dir.join("identity.yaml");
+        let identity_config = settings.identity_config.unwrap_or_else(|| {
+            if in_data_dir.exists() {
+                in_data_dir
+            } else {
+                PathBuf::from(SYSTEM_IDENTITY)
+            }
+        });
+        let no_ct = settings.no_ct.unwrap_or(false);
+        let log = made_for.as_ref().and_then(|url| {
+            settings
+                .ct
+                .check(url.as_url())
+                .map_err(|error| findings.push(format!("ct: {error}")))
+                .ok()
+        });
+        let (Some(public_url), Some(log), true) = (made_for, log, findings.is_empty()) else {
+            return Err(ConfigError(findings));
+        };
+        let ca = ca_folder(&data_dir);
+        Ok(Self {
+            identity_config,
+            listen: settings
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5555))),
+            metrics_listen: settings
+                .metrics_listen
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 2112))),
+            public_url,
+            tls,
+            ca_cert: settings.ca_cert.unwrap_or_else(|| ca.join("chain.pem")),
+            ca_key: settings.ca_key.unwrap_or_else(|| ca.join("key.pem")),
+            ca_key_password_file: settings.ca_key_password_file,
+            log: (!no_ct).then_some(log),
+            permitted,
+            max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
+            shutdown_grace: settings
+                .shutdown_grace
+                .map_or(Duration::from_secs(25), |span| span.0),
+            workers: settings
+                .workers
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            error_detail: settings
+                .error_detail
+                .map_or(ErrorDetail::Reason, |name| name.0),
+            strict: settings.strict.unwrap_or(false),
+            allow_insecure_permissions: settings.allow_insecure_permissions.unwrap_or(false),
+            external: settings.trust.external,
+            data_dir,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, ConfigError> {
+        let environment = HashMap::from([("PORT".to_owned(), "7777".to_owned())]);
+        Settings::parse("mayfly.yaml", text, environment)
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read_from_the_file() {
+        let settings = parse(
+            "listen: 127.0.0.1:${PORT}\nworkers: 3\nstrict: true\nmax-body-bytes: 64KiB\nshutdown-grace: 1m30s\n\
+             public-url: https://ca.example.com\nerror-detail: compatible\n",
+        )
+        .unwrap();
+
+        assert_eq!(settings.listen, Some("127.0.0.1:7777".parse().unwrap()));
+        assert_eq!((settings.workers, settings.strict), (Some(3), Some(true)));
+        assert_eq!(settings.max_body_bytes, Some(Size(65536)));
+        assert_eq!(settings.shutdown_grace, Some(Span(Duration::from_secs(90))));
+        assert_eq!(settings.public_url.unwrap().authority(), "ca.example.com");
+        assert_eq!(
+            settings.error_detail,
+            Some(ErrorDetailName(ErrorDetail::Compatible))
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        for (text, expected) in [
+            ("listen: 127.0.0.1:1\nlissten: x\n", "mayfly.yaml:2:1: "),
+            ("listen: 127.0.0.1:1\nlissten: x\n", "lissten"),
+            ("workers: many\n", "mayfly.yaml:1:10: "),
+            ("shutdown-grace: 10\n", "is not a duration such as"),
+            ("public-url: ca.example.com\n", "is not a URL"),
+            ("listen: ${NOWHERE}\n", "NOWHERE"),
+            ("workers: 1\nworkers: 2\n", "mayfly.yaml:2:1: "),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(
+                error.contains(expected),
+                "{text:?} gave {error:?}, without {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Settings {
+            workers: Some(1),
+            ..Settings::default()
+        };
+        let merged = flags.over(parse("workers: 3\nstrict: true\n").unwrap());
+        assert_eq!((merged.workers, merged.strict), (Some(1), Some(true)));
+    }
+
+    #[test]
+    fn a_public_url_is_an_origin_and_nothing_more() {
+        for text in [
+            "https://ca.example.com/path",
+            "ftp://ca.example.com",
+            "https://user@ca.example.com",
+            "ca",
+        ] {
+            assert!(text.parse::<PublicUrl>().is_err(), "{text} was taken");
+        }
+        let url: PublicUrl = "https://ca.example.com:443/".parse().unwrap();
+        assert_eq!(
+            (url.to_string().as_str(), url.host()),
+            ("https://ca.example.com", "ca.example.com")
+        );
+        let url: PublicUrl = "http://[::1]:5555".parse().unwrap();
+        assert_eq!(
+            (url.host(), url.to_string().as_str()),
+            ("[::1]", "http://[::1]:5555")
+        );
+    }
+}

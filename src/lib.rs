@@ -8,7 +8,9 @@
 pub mod commands;
 pub mod config;
 pub mod dev;
+pub mod instance;
 pub mod listener;
+pub mod logging;
 pub mod server;
 
 // Layer 4: wire formats.
@@ -16,7 +18,9 @@ pub mod api;
 
 // Layer 3: what the product is for.
 pub mod ca;
+pub mod client;
 pub mod ctlog;
+pub mod trust;
 
 // Layer 2: who is asking; a verifiable log of opaque entries.
 pub mod identity;
@@ -33,3 +37,10 @@ pub mod clock;
 pub mod metrics;
 pub mod random;
 pub mod reason;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit of this build, or `unknown`.
+pub const REVISION: &str = env!("MAYFLY_REVISION");
+/// The compiler of this build, such as `rustc-1.95.0`.
+pub const RUSTC: &str = env!("MAYFLY_RUSTC");

@@ -1,1 +1,386 @@
-//! (skeleton)
+//! One port for everything: tells HTTP/1.1 from HTTP/2 and TLS from clear text by a connection's first bytes.
+//!
+//! actix accepts connections and spreads them over its workers. Each worker's service looks at the connection: what
+//! speaks HTTP/1.1 goes on to actix-web in the same worker. What speaks HTTP/2 is told to use HTTP/1.1; the place where
+//! it is told is where a gRPC server will take such connections over.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
+use actix_server::{Server, ServerHandle};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, map_config,
+};
+use actix_web::body::MessageBody;
+use actix_web::dev::AppConfig;
+use futures_util::future::LocalBoxFuture;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Connections that wait to be accepted, above which the kernel lets clients try again.
+const BACKLOG: i32 = 2048;
+/// Time for the first bytes that tell the protocol, for a TLS handshake, and for a request's head.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an idle connection is kept for its next request.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The first octets of an HTTP/2 connection (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame, then GOAWAY with error HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
+const HTTP_1_1_REQUIRED: &[u8] = &[
+    0, 0, 0, 0x4, 0, 0, 0, 0, 0, //
+    0, 0, 8, 0x7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xd,
+];
+
+/// Opens a listening socket. Port 0 takes a free one.
+///
+/// # Errors
+/// When the address is in use or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// How a listener serves.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// TLS for every connection; clear text without.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Threads that serve.
+    pub workers: usize,
+    /// How long a stop waits for requests that have begun.
+    pub shutdown_grace: Duration,
+}
+
+/// A server that runs once it is awaited, and the handle that stops it.
+pub struct Listener {
+    /// To be awaited.
+    pub server: Server,
+    /// To stop it.
+    pub handle: ServerHandle,
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+/// Serves an actix-web application on a listening socket. Must be called inside an actix system.
+///
+/// # Errors
+/// When the socket cannot be handed to the workers.
+pub fn serve<F, I, S, B>(
+    name: &str,
+    socket: std::net::TcpListener,
+    config: &ListenerConfig,
+    application: F,
+) -> io::Result<Listener>
+where
+    F: Fn() -> I + Clone + Send + 'static,
+    I: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig> + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>> + 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    S::Service: 'static,
+    B: MessageBody + 'static,
+{
+    let builder = Server::build()
+        .workers(config.workers)
+        .disable_signals()
+        .shutdown_timeout(config.shutdown_grace.as_secs());
+    let stopping = builder.graceful_shutdown_signal();
+    let tls = config.tls.clone();
+    let server = builder
+        .listen(name, socket, move || {
+            let application = application()
+                .into_factory()
+                .map_err(|error| error.into().error_response());
+            let signal = stopping.clone();
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let signal = signal.clone();
+                    async move { signal.notified().await }
+                })
+                .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+                .client_request_timeout(FIRST_BYTES_TIMEOUT)
+                .finish(map_config(application, |()| AppConfig::default()));
+            let (tls, stopping) = (tls.clone(), stopping.clone());
+            fn_factory(move || {
+                let http = http.new_service(());
+                let (tls, stopping) = (tls.clone(), stopping.clone());
+                async move {
+                    Ok::<_, ()>(Mux {
+                        http: Rc::new(http.await?),
+                        tls,
+                        stopping,
+                    })
+                }
+            })
+        })?
+        .run();
+    Ok(Listener {
+        handle: server.handle(),
+        server,
+    })
+}
+
+/// The service of one worker for one listener: decides what a connection speaks.
+struct Mux<H> {
+    http: Rc<H>,
+    tls: Option<Arc<ServerConfig>>,
+    stopping: actix_server::GracefulShutdownSignal,
+}
+
+impl<H> Service<TcpStream> for Mux<H>
+where
+    H: Service<(Connection, Protocol, Option<SocketAddr>), Response = ()> + 'static,
+    H::Error: fmt::Debug,
+{
+    type Response = ();
+    type Error = ();
+    type Future = LocalBoxFuture<'static, Result<(), ()>>;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        self.http.poll_ready(context).map_err(drop)
+    }
+
+    fn call(&self, io: TcpStream) -> Self::Future {
+        let (http, tls, stopping) = (
+            Rc::clone(&self.http),
+            self.tls.clone(),
+            self.stopping.clone(),
+        );
+        Box::pin(async move {
+            let peer = io.peer_addr().ok();
+            // Answers are small; waiting to fill a packet only delays them. A socket that refuses the option still works.
+            let _ = io.set_nodelay(true);
+            let opening = timeout(FIRST_BYTES_TIMEOUT, open(io, tls));
+            let opened = tokio::select! {
+                opened = opening => opened,
+                () = stopping.notified() => return Ok(()),
+            };
+            match opened {
+                Ok(Ok(Some(connection))) => {
+                    // The connection's own errors are its client's; requests have been accounted for.
+                    let _ = http.call((connection, Protocol::Http1, peer)).await;
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(event = "connection_failed", ?peer, %error, "connection closed before a request");
+                }
+                Err(_) => {
+                    tracing::debug!(
+                        event = "connection_idle",
+                        ?peer,
+                        "connection closed: no first bytes in time"
+                    );
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Reads as much of a connection as tells its protocol. `None`: it was answered here.
+async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Option<Connection>> {
+    let Some(tls) = tls else {
+        return open_clear(io).await;
+    };
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+    Ok(Some(Connection::Tls(Box::new(
+        hello.into_stream(tls).await?,
+    ))))
+}
+
+async fn open_clear(mut io: TcpStream) -> io::Result<Option<Connection>> {
+    let mut head = [0; PREFACE.len()];
+    let mut length = 0;
+    loop {
+        let Some(free) = head.get_mut(length..) else {
+            return Ok(None);
+        };
+        let read = io.read(free).await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        length += read;
+        let seen = head.get(..length).unwrap_or_default();
+        if !PREFACE.starts_with(seen) {
+            return Ok(Some(Connection::Clear(Rewind {
+                head,
+                start: 0,
+                end: length,
+                io,
+            })));
+        }
+        if length == PREFACE.len() {
+            io.write_all(HTTP_1_1_REQUIRED).await?;
+            io.shutdown().await?;
+            return Ok(None);
+        }
+    }
+}
+
+/// A connection that speaks HTTP/1.1.
+enum Connection {
+    Clear(Rewind),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A socket whose first bytes were read already; it gives them out again before it reads on.
+struct Rewind {
+    head: [u8; PREFACE.len()],
+    start: usize,
+    end: usize,
+    io: TcpStream,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(clear) => {
+                let kept = clear.head.get(clear.start..clear.end).unwrap_or_default();
+                if kept.is_empty() {
+                    return Pin::new(&mut clear.io).poll_read(context, buffer);
+                }
+                let taken = kept.len().min(buffer.remaining());
+                buffer.put_slice(kept.get(..taken).unwrap_or_default());
+                clear.start += taken;
+                Poll::Ready(Ok(()))
+            }
+            Self::Tls(tls) => Pin::new(tls).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(clear) => Pin::new(&mut clear.io).poll_write(context, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(clear) => Pin::new(&mut clear.io).poll_flush(context),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(clear) => Pin::new(&mut clear.io).poll_shutdown(context),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(context),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(clear) => Pin::new(&mut clear.io).poll_write_vectored(context, parts),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Clear(clear) => clear.io.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+}
+
+/// Why a TLS certificate and key cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{file}: {source}")]
+    Read {
+        /// Which.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{file}: {what}")]
+    Content {
+        /// Which.
+        file: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Certificate and key do not fit.
+    #[error("the TLS certificate and key do not fit: {0}")]
+    Mismatch(#[from] rustls::Error),
+}
+
+/// Loads a certificate chain (leaf first) and its key for HTTPS: TLS 1.2 and 1.3, HTTP/1.1.
+///
+/// # Errors
+/// When a file cannot be read or parsed, or key and certificate do not belong together.
+pub fn tls_config(
+    certificate: &std::path::Path,
+    key: &std::path::Path,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|source| TlsError::Read {
+            file: path.display().to_string(),
+            source,
+        })
+    };
+    let content = |path: &std::path::Path, what: String| TlsError::Content {
+        file: path.display().to_string(),
+        what,
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| content(certificate, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(content(
+            certificate,
+            "no certificate in this file".to_owned(),
+        ));
+    }
+    let key_bytes = zeroize::Zeroizing::new(read(key)?);
+    let private = PrivateKeyDer::from_pem_slice(&key_bytes)
+        .map_err(|error| content(key, error.to_string()))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, private)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}

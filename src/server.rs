@@ -1,1 +1,554 @@
-//! (skeleton)
+//! The one place where parts are put together: configuration → keys, log, authority → sockets; and taken down again.
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::middleware::from_fn;
+use actix_web::{App, web};
+use arc_swap::ArcSwap;
+use tokio::runtime::Runtime;
+
+use crate::api::ct::LogSite;
+use crate::api::fulcio::Documents;
+use crate::api::observe::observe;
+use crate::api::{Api, ops};
+use crate::ca::CertificateAuthority;
+use crate::ca::authority::{Authority, AuthorityError};
+use crate::clock::Clock;
+use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
+use crate::ctlog::CtLog;
+use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
+use crate::fetch::{FetchLimits, HttpFetcher};
+use crate::identity::jwks::KeySourceLimits;
+use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
+use crate::keys::file::{self, KeyFileError, Passphrase};
+use crate::listener::{self, ListenerConfig, TlsError};
+use crate::metrics::Metrics;
+use crate::random::Random;
+use crate::store::StoreError;
+use crate::store::folder::{Folder, FolderOptions};
+use crate::trust::{TrustMaterial, TrustedLog};
+use crate::x509::chain::{CertificateChain, ChainError};
+
+/// The largest identity file that is read, in bytes.
+const MAX_IDENTITY_BYTES: u64 = 4 << 20;
+
+/// Where time and randomness come from.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Serial numbers and request ids.
+    pub random: Arc<dyn Random>,
+}
+
+/// Why a server does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or a file that it names, is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The CA's certificates cannot be used.
+    #[error("{file}: {source}")]
+    Chain {
+        /// Their file.
+        file: String,
+        /// Why not.
+        source: ChainError,
+    },
+    /// Key and certificates make no authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The TLS files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] EmbeddedLogError),
+    /// The log's folder cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error(
+        "{setting}: cannot listen on {address}: {source}; give another address with --{setting}"
+    )]
+    Bind {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The system refused something that no configuration changes.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Routes that a command adds to the API's listener; `serve` adds none.
+pub type ExtraRoutes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
+
+fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
+    socket
+        .local_addr()
+        .map_err(|error| StartError::System(error.to_string()))
+}
+
+/// The sockets of a server. They are opened before anything else, so that a port in use is found first.
+#[derive(Debug)]
+pub struct Sockets {
+    api: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Sockets {
+    /// Listens on both addresses. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When an address is in use or not ours.
+    pub fn bind(api: SocketAddr, metrics: SocketAddr) -> Result<Self, StartError> {
+        let bind = |setting, address| {
+            listener::bind(address).map_err(|source| StartError::Bind {
+                setting,
+                address,
+                source,
+            })
+        };
+        Ok(Self {
+            api: bind("listen", api)?,
+            metrics: bind("metrics-listen", metrics)?,
+        })
+    }
+
+    /// The address of the API.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn api_address(&self) -> Result<SocketAddr, StartError> {
+        address_of(&self.api)
+    }
+
+    /// The address of metrics and health.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn metrics_address(&self) -> Result<SocketAddr, StartError> {
+        address_of(&self.metrics)
+    }
+}
+
+/// What a server is put together from: all that is read from files, and whatever can fail while it serves.
+#[derive(Debug)]
+pub struct Parts {
+    /// What waits for other machines runs here: actix's workers each have a runtime of one thread.
+    runtime: Runtime,
+    /// Who may ask.
+    pub issuers: Issuers,
+    /// Who signs.
+    pub authority: Authority,
+    /// Our own log, which is served to its readers.
+    pub log: Option<Arc<EmbeddedLog>>,
+    /// Where precertificates go: to our own log. `None` with `--no-ct`.
+    pub submit_to: Option<Arc<dyn CtLog>>,
+}
+
+impl Parts {
+    /// Reads every file, and opens the log.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(
+        config: &ServerConfig,
+        environment: &Environment,
+        is_throw_away: bool,
+    ) -> Result<Self, StartError> {
+        let Environment { clock, random } = environment;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
+        let issuers = load_issuers(&config.identity_config, config.strict)?;
+        let passphrase = config
+            .ca_key_password_file
+            .as_deref()
+            .map(Passphrase::from_file)
+            .transpose()?;
+        let authority =
+            runtime.block_on(load_authority(config, passphrase.as_ref(), clock.as_ref()))?;
+        let log = match &config.log {
+            Some(settings) => {
+                let folder = log_folder(&config.data_dir);
+                let key = file::load(
+                    &folder.join("key.pem"),
+                    passphrase.as_ref(),
+                    config.allow_insecure_permissions,
+                )?;
+                let options = FolderOptions {
+                    allow_volatile: is_throw_away,
+                    allow_network: false,
+                };
+                let parts = EmbeddedLogParts {
+                    store: Arc::new(Folder::open(&folder, options, Arc::clone(random))?),
+                    signer: Arc::new(key),
+                    clock: Arc::clone(clock),
+                    random: Arc::clone(random),
+                    on_fatal: Arc::new(stop_at_once),
+                };
+                let log = EmbeddedLog::open(settings.clone(), &parts)?;
+                log.store_issuers(authority.chain())?;
+                Some(Arc::new(log))
+            }
+            None => {
+                tracing::warn!(
+                    event = "no_ct",
+                    "--no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them"
+                );
+                None
+            }
+        };
+        Ok(Self {
+            runtime,
+            issuers,
+            authority,
+            submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
+            log,
+        })
+    }
+}
+
+/// A server that is put together and not yet serving.
+pub struct Server {
+    api: Arc<Api>,
+    log: Option<Arc<EmbeddedLog>>,
+    sockets: Sockets,
+    listener: ListenerConfig,
+    trust: TrustMaterial,
+    runtime: Runtime,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Reads every file, opens the log and checks that all of it fits together.
+    ///
+    /// # Errors
+    /// The first thing that does not.
+    pub fn new(
+        config: &ServerConfig,
+        sockets: Sockets,
+        environment: &Environment,
+        is_throw_away: bool,
+    ) -> Result<Self, StartError> {
+        let parts = Parts::load(config, environment, is_throw_away)?;
+        Self::assemble(config, sockets, environment, parts)
+    }
+
+    /// Puts a server together from parts that are ready.
+    ///
+    /// # Errors
+    /// When the TLS files cannot be used.
+    pub fn assemble(
+        config: &ServerConfig,
+        sockets: Sockets,
+        environment: &Environment,
+        parts: Parts,
+    ) -> Result<Self, StartError> {
+        let Environment { clock, random } = environment.clone();
+        let Parts {
+            runtime,
+            issuers,
+            authority,
+            log,
+            submit_to,
+        } = parts;
+        let tls = config
+            .tls
+            .as_ref()
+            .map(|(certificate, key)| listener::tls_config(certificate, key))
+            .transpose()?;
+
+        let published = issuers.configuration();
+        let fetcher = Arc::new(HttpFetcher::new(
+            runtime.handle().clone(),
+            FetchLimits::default(),
+        ));
+        let limits = KeySourceLimits::default();
+        let keys = KeySource::new(
+            fetcher,
+            Arc::clone(&clock),
+            runtime.handle().clone(),
+            limits,
+        );
+        let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
+
+        let chain = Arc::clone(authority.chain());
+        let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        let description = log.as_deref().map(|log| LogDescription {
+            origin: log.origin().to_owned(),
+            public_key_der: log.public_key_der().to_vec(),
+            created: log.created(),
+        });
+        let trust = trust_material(config, &chain, description, &published);
+        let own_keys = chain
+            .certificates()
+            .iter()
+            .map(|certificate| certificate.public_key_der().to_vec())
+            .chain(log.iter().map(|log| log.public_key_der().to_vec()))
+            .collect::<Vec<_>>();
+        let ca = CertificateAuthority {
+            tokens,
+            // Whoever proves to hold one of our own keys is no client.
+            permitted: config.permitted.clone().reserving(own_keys),
+            authority,
+            log: submit_to,
+            clock,
+            random: Arc::clone(&random),
+        };
+        let api = Arc::new(Api {
+            documents: Documents::new(&chain, &published),
+            ca,
+            log: log
+                .clone()
+                .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
+            metrics: Arc::new(metrics),
+            random,
+            error_detail: config.error_detail,
+            max_body_bytes: config.max_body_bytes,
+            is_stopping: Arc::new(AtomicBool::new(false)),
+        });
+        let listener = ListenerConfig {
+            tls,
+            workers: config.workers,
+            shutdown_grace: config.shutdown_grace,
+        };
+        Ok(Self {
+            api,
+            log,
+            sockets,
+            listener,
+            trust,
+            runtime,
+        })
+    }
+
+    /// What clients of this server must trust.
+    #[must_use]
+    pub const fn trust(&self) -> &TrustMaterial {
+        &self.trust
+    }
+
+    /// The URL of the metrics.
+    ///
+    /// # Errors
+    /// When the system does not tell the address.
+    pub fn metrics_url(&self) -> Result<String, StartError> {
+        let address = self.sockets.metrics.local_addr();
+        let address = address.map_err(|error| StartError::System(error.to_string()))?;
+        Ok(format!("http://{address}/metrics"))
+    }
+
+    /// Serves until `stop` is ready, then finishes what has begun, and closes the log. Blocks.
+    ///
+    /// # Errors
+    /// When the sockets cannot be served.
+    pub fn run(
+        self,
+        extra_routes: Option<ExtraRoutes>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), StartError> {
+        let Self {
+            api,
+            log,
+            sockets,
+            listener,
+            runtime,
+            trust: _,
+        } = self;
+        let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
+        let is_stopping = Arc::clone(&api.is_stopping);
+        let addresses = (
+            sockets.api.local_addr().ok(),
+            sockets.metrics.local_addr().ok(),
+        );
+        let scheme = if listener.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+
+        let served = actix_web::rt::System::new().block_on(async move {
+            let metrics_api = Arc::clone(&api);
+            let public = listener::serve("api", sockets.api, &listener, move || {
+                let (api, extra_routes) = (Arc::clone(&api), extra_routes.clone());
+                App::new().wrap(from_fn(observe)).configure(move |routes| {
+                    if let Some(extra) = &extra_routes {
+                        extra(routes);
+                    }
+                    api.configure(routes);
+                })
+            })
+            .map_err(failed)?;
+            let private = ListenerConfig {
+                tls: None,
+                workers: 1,
+                shutdown_grace: Duration::from_secs(1),
+            };
+            let metrics = listener::serve("metrics", sockets.metrics, &private, move || {
+                let api = Arc::clone(&metrics_api);
+                App::new().configure(move |routes| ops::configure_metrics(&api, routes))
+            })
+            .map_err(failed)?;
+
+            let (api_address, metrics_address) = addresses;
+            tracing::info!(
+                event = "started",
+                version = crate::VERSION,
+                scheme,
+                listen = api_address.map(tracing::field::display),
+                metrics_listen = metrics_address.map(tracing::field::display),
+                "serving"
+            );
+            let handles = [public.handle.clone(), metrics.handle.clone()];
+            let stopping = async move {
+                stop.await;
+                is_stopping.store(true, Ordering::Relaxed);
+                tracing::info!(event = "stopping", "finishing the requests that have begun");
+                let [public, metrics] = handles;
+                public.stop(true).await;
+                metrics.stop(true).await;
+            };
+            let ((), public, metrics) =
+                futures_util::future::join3(stopping, public.server, metrics.server).await;
+            public.and(metrics).map_err(failed)
+        });
+        if let Some(log) = log {
+            // Nobody waits for an entry any more: the last checkpoint covers them all.
+            log.shutdown();
+        }
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        tracing::info!(event = "stopped", "stopped");
+        served
+    }
+}
+
+/// A log that cannot be trusted to have written must not sign again in this process, whatever a later write says.
+fn stop_at_once(what: &str) {
+    tracing::error!(
+        event = "log_failed",
+        error = what,
+        "the log failed; the process ends, and a restart recovers it"
+    );
+    std::process::exit(70);
+}
+
+/// Reads the identity file, and logs its warnings.
+///
+/// # Errors
+/// With every finding that is an error; in strict mode, with the warnings too.
+pub fn load_issuers(path: &Path, is_strict: bool) -> Result<Issuers, ConfigError> {
+    let text = read_limited(path, MAX_IDENTITY_BYTES)?;
+    let name = path.display().to_string();
+    let lines = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect();
+    let (issuers, warnings) =
+        Issuers::parse(&name, &text).map_err(|findings| ConfigError(lines(&findings)))?;
+    if is_strict && !warnings.is_empty() {
+        return Err(ConfigError(lines(&warnings)));
+    }
+    for warning in &warnings {
+        tracing::warn!(event = "config_warning", "{warning}");
+    }
+    Ok(issuers)
+}
+
+async fn load_authority(
+    config: &ServerConfig,
+    passphrase: Option<&Passphrase>,
+    clock: &dyn Clock,
+) -> Result<Authority, StartError> {
+    let chain = Arc::new(load_chain(config)?);
+    let key = file::load(
+        &config.ca_key,
+        passphrase,
+        config.allow_insecure_permissions,
+    )?;
+    // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
+    Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
+}
+
+/// Reads the CA's certificates.
+///
+/// # Errors
+/// When the file cannot be read, or they make no chain.
+pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError> {
+    let text = read_limited(&config.ca_cert, 1 << 20)?;
+    let file = config.ca_cert.display().to_string();
+    CertificateChain::from_pem(&text).map_err(|source| StartError::Chain { file, source })
+}
+
+/// What clients of an instance must trust, read from its files: while it runs, and without its keys.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError> {
+    let issuers =
+        load_issuers(&config.identity_config, false).map(|issuers| issuers.configuration());
+    let log = config
+        .log
+        .as_ref()
+        .map(|_| LogDescription::read(&log_folder(&config.data_dir)))
+        .transpose()?;
+    // An identity file that is not finished yet keeps nobody from giving clients what they trust.
+    Ok(trust_material(
+        config,
+        &load_chain(config)?,
+        log,
+        &issuers.unwrap_or_default(),
+    ))
+}
+
+/// What clients of a configuration must trust.
+fn trust_material(
+    config: &ServerConfig,
+    chain: &CertificateChain,
+    log: Option<LogDescription>,
+    issuers: &[IssuerConfiguration],
+) -> TrustMaterial {
+    let log = config
+        .log
+        .as_ref()
+        .zip(log)
+        .map(|(settings, log)| TrustedLog {
+            url: settings.url().trim_end_matches('/').to_owned(),
+            origin: log.origin,
+            public_key_der: log.public_key_der,
+            created: log.created,
+        });
+    TrustMaterial {
+        ca_url: config.public_url.to_string(),
+        operator: config.public_url.authority().to_owned(),
+        chain: chain.clone(),
+        ct_log: log,
+        // Only people log in with a browser, and only they have an e-mail address.
+        oidc_urls: issuers
+            .iter()
+            .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email")
+            .map(|issuer| issuer.url.clone())
+            .collect(),
+        external: config.external.clone(),
+    }
+}

@@ -81,6 +81,12 @@ impl LogSite {
         }
     }
 
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &EmbeddedLog {
+        &self.log
+    }
+
     /// Answers for `path`, which is what follows `/ct/<name>/` in the URL, as it was sent.
     #[must_use]
     pub fn read(&self, path: &str) -> Page {
@@ -132,6 +138,19 @@ impl LogSite {
         };
         let bytes = self.log.tile(tile)?;
         Ok(bytes.map(|bytes| Page::found("application/octet-stream", IMMUTABLE, bytes)))
+    }
+}
+
+/// The name of a path below `/ct/` in metrics and logs.
+#[must_use]
+pub fn endpoint_name(path: &str) -> &'static str {
+    match path.split('/').nth(3) {
+        Some("checkpoint") => "ct_checkpoint",
+        Some("tile") => "ct_tile",
+        Some("issuer") => "ct_issuer",
+        Some("log.v3.json") => "ct_description",
+        Some("ct") => "ct_get_roots",
+        _ => "other",
     }
 }
 
@@ -214,4 +233,146 @@ fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
         *octet = digit(*high)? << 4 | digit(*low)?;
     }
     Some(fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderMap;
+    use actix_web::{App, test};
+
+    use super::*;
+    use crate::ctlog::Submission;
+    use crate::ctlog::embedded::EmbeddedLogConfig;
+    use crate::ctlog::testing::{chain, hex, new_log};
+
+    /// A log with two entries, and the chain that they name.
+    async fn site() -> (LogSite, CertificateChain) {
+        let log = new_log(EmbeddedLogConfig::default());
+        let chain = chain();
+        for number in 0..2 {
+            let submission = Submission {
+                precertificate: vec![number],
+                tbs: vec![number],
+                issuer_key_hash: [0; 32],
+                chain: Arc::new(chain.clone()),
+            };
+            log.submit(submission).await.unwrap();
+        }
+        log.shutdown();
+        let site = LogSite::new(Arc::new(log), std::slice::from_ref(&chain));
+        (site, chain)
+    }
+
+    /// Sends a request through the router: status, headers, body.
+    async fn request(site: &LogSite, method: Method, path: &str) -> (u16, HeaderMap, Vec<u8>) {
+        let app = App::new().configure(|config| configure(config, site));
+        let app = test::init_service(app).await;
+        let request = test::TestRequest::with_uri(path).method(method);
+        let response = test::call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, test::read_body(response).await.to_vec())
+    }
+
+    #[actix_web::test]
+    async fn every_file_has_its_type_and_says_how_long_it_holds() {
+        let (site, chain) = site().await;
+        let issuer = format!("issuer/{}", hex(chain.root().fingerprint()));
+        for (path, content_type, cache_control) in [
+            ("checkpoint", TEXT, NO_STORE),
+            ("tile/0/000.p/2", "application/octet-stream", IMMUTABLE),
+            ("tile/0/000.p/1", "application/octet-stream", IMMUTABLE),
+            ("tile/data/000.p/2", "application/octet-stream", IMMUTABLE),
+            (&issuer, "application/pkix-cert", IMMUTABLE),
+            ("log.v3.json", JSON, SHORT),
+            ("ct/v1/get-roots", JSON, SHORT),
+        ] {
+            let path = format!("/ct/main/{path}");
+            let (status, headers, body) = request(&site, Method::GET, &path).await;
+            assert_eq!(status, 200, "{path}");
+            assert_eq!(headers.get("content-type").unwrap(), content_type, "{path}");
+            assert_eq!(
+                headers.get("cache-control").unwrap(),
+                cache_control,
+                "{path}"
+            );
+            assert_eq!(headers.get("access-control-allow-origin").unwrap(), "*");
+            assert!(!body.is_empty(), "{path}");
+            assert_eq!(request(&site, Method::HEAD, &path).await.0, 200, "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn files_hold_what_the_log_holds() {
+        let (site, chain) = site().await;
+        let read = |path: &str| site.read(path).body;
+        assert_eq!(
+            read("checkpoint"),
+            site.log.checkpoint().unwrap().as_bytes()
+        );
+        assert_eq!(read("tile/0/000.p/2").len(), 64);
+        assert_eq!(read("tile/0/000.p/1"), read("tile/0/000.p/2")[..32]);
+        let issuer = format!("issuer/{}", hex(chain.root().fingerprint()));
+        assert_eq!(read(&issuer), chain.root().der());
+        let roots = String::from_utf8(read("ct/v1/get-roots")).unwrap();
+        assert_eq!(
+            roots,
+            format!(
+                "{{\"certificates\":[\"{}\"]}}",
+                STANDARD.encode(chain.root().der())
+            )
+        );
+        let description: serde_json::Value = serde_json::from_slice(&read("log.v3.json")).unwrap();
+        assert_eq!(description["monitoring_url"], "https://ca.example/ct/main/");
+        assert_eq!(description["log_id"], STANDARD.encode(site.log.log_id()));
+    }
+
+    #[actix_web::test]
+    async fn what_is_not_a_file_of_the_log_is_not_found_and_not_cached() {
+        let (site, chain) = site().await;
+        let upper = hex(chain.root().fingerprint()).to_uppercase();
+        for path in [
+            "",
+            "tile/0/000",
+            "tile/0/000.p/3",
+            "tile/0/001",
+            "tile/0/000.p/0",
+            "tile/0/000.p/02",
+            "tile/00/000.p/2",
+            "tile/1/000",
+            "tile/6/000",
+            "tile/0/x999/999",
+            "tile/0/../0/000.p/2",
+            "tile%2f0/000.p/2",
+            "tile/0/000%2ep/2",
+            "tile/0/000.p/2/",
+            "//checkpoint",
+            "checkpoint/",
+            "Checkpoint",
+            "log.json",
+            "state.json",
+            "journal/0000000000000000.wal",
+            "issuer/",
+            "issuer/00",
+            &format!("issuer/{upper}"),
+            &format!("issuer/{}", "0".repeat(64)),
+            "ct/v1/get-sth",
+        ] {
+            let path = format!("/ct/main/{path}");
+            let (status, headers, _) = request(&site, Method::GET, &path).await;
+            assert_eq!(status, 404, "{path}");
+            assert_eq!(headers.get("cache-control").unwrap(), NO_STORE, "{path}");
+        }
+        let (status, ..) = request(&site, Method::GET, "/ct/other/checkpoint").await;
+        assert_eq!(status, 404);
+    }
+
+    #[actix_web::test]
+    async fn other_methods_are_refused_by_name() {
+        let (site, _) = site().await;
+        for method in [Method::POST, Method::PUT, Method::DELETE] {
+            let (status, headers, _) = request(&site, method, "/ct/main/checkpoint").await;
+            assert_eq!(status, 405);
+            assert_eq!(headers.get("allow").unwrap(), "GET, HEAD");
+        }
+    }
 }

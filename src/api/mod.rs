@@ -1,4 +1,209 @@
-//! (skeleton)
+//! Wire formats on one side, the types of `ca` on the other; no decisions.
+//!
+//! [`Api::configure`] is the list of routes. [`observe`] wraps them all: request id, CORS, deadline, metrics, log line.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::http::Method;
+use actix_web::{HttpResponse, Route, web};
+
+use crate::ca::CertificateAuthority;
+use crate::metrics::{Metrics, Procedure};
+use crate::random::Random;
 
 pub mod ct;
+pub mod fulcio;
+pub mod fulcio_legacy;
+pub mod observe;
+pub mod ops;
+pub mod outcome;
 pub mod request;
+
+use outcome::Refusal;
+
+/// From the first byte of a request's head to the last of its answer: the time within which every request is answered.
+/// The quickest client gives up after 5 s.
+pub const DEADLINE: Duration = Duration::from_secs(4);
+
+/// How much an error answer tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorDetail {
+    /// Only the fixed text of the stage: what Fulcio answers, to the letter.
+    Compatible,
+    /// The fixed text, what was wrong, and the `Mayfly-Reason` header.
+    #[default]
+    Reason,
+}
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Api {
+    /// Issues.
+    pub ca: CertificateAuthority,
+    /// The embedded log that is served, if there is one.
+    pub log: Option<ct::LogSite>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Request ids come from here.
+    pub random: Arc<dyn Random>,
+    /// How much errors tell.
+    pub error_detail: ErrorDetail,
+    /// The largest body that is read, in octets.
+    pub max_body_bytes: usize,
+    /// Set when the server begins to stop: health checks fail from then on.
+    pub is_stopping: Arc<AtomicBool>,
+    /// Answers that are the same for the life of the process.
+    pub documents: fulcio::Documents,
+}
+
+/// The name of a route in metrics and logs, and the procedure it stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// The label.
+    pub name: &'static str,
+    /// The gRPC procedure with the same meaning.
+    pub procedure: Option<Procedure>,
+    /// Whether the log line of a request is only for debugging.
+    pub is_quiet: bool,
+}
+
+impl Endpoint {
+    const fn new(name: &'static str, procedure: Option<Procedure>, is_quiet: bool) -> Self {
+        Self {
+            name,
+            procedure,
+            is_quiet,
+        }
+    }
+
+    /// What no route has taken.
+    pub const OTHER: Self = Self::new("other", None, false);
+
+    /// The endpoint of a request, by the pattern of the resource that took it.
+    #[must_use]
+    pub fn of_pattern(pattern: Option<&str>, path: &str) -> Self {
+        match pattern {
+            Some(fulcio::SIGNING_CERT) => Self::new(
+                "v2_signing_cert",
+                Some(Procedure::CREATE_SIGNING_CERTIFICATE),
+                false,
+            ),
+            Some(fulcio::TRUST_BUNDLE) => {
+                Self::new("v2_trust_bundle", Some(Procedure::GET_TRUST_BUNDLE), false)
+            }
+            Some(fulcio::CONFIGURATION) => Self::new(
+                "v2_configuration",
+                Some(Procedure::GET_CONFIGURATION),
+                false,
+            ),
+            Some(fulcio_legacy::SIGNING_CERT) => Self::new(
+                "v1_signing_cert",
+                Some(Procedure::V1_CREATE_SIGNING_CERTIFICATE),
+                false,
+            ),
+            Some(fulcio_legacy::ROOT_CERT) => Self::new(
+                "v1_root_cert",
+                Some(Procedure::V1_GET_ROOT_CERTIFICATE),
+                false,
+            ),
+            Some(ops::HEALTHZ | ops::LIVEZ) => {
+                Self::new("healthz", Some(Procedure::HEALTH_CHECK), true)
+            }
+            Some(ops::OPENAPI) => Self::new("openapi", None, true),
+            Some(pattern) if pattern.starts_with("/ct/") => {
+                Self::new(ct::endpoint_name(path), None, true)
+            }
+            _ => Self::OTHER,
+        }
+    }
+}
+
+impl Api {
+    /// Adds every route of the API's listener.
+    pub fn configure(self: &Arc<Self>, routes: &mut web::ServiceConfig) {
+        routes.app_data(web::Data::from(Arc::clone(self)));
+        resource(
+            routes,
+            fulcio::SIGNING_CERT,
+            "POST",
+            web::post().to(fulcio::signing_cert),
+        );
+        resource(
+            routes,
+            fulcio::TRUST_BUNDLE,
+            "GET",
+            web::get().to(fulcio::trust_bundle),
+        );
+        resource(
+            routes,
+            fulcio::CONFIGURATION,
+            "GET",
+            web::get().to(fulcio::configuration),
+        );
+        resource(
+            routes,
+            fulcio_legacy::SIGNING_CERT,
+            "POST",
+            web::post().to(fulcio_legacy::signing_cert),
+        );
+        resource(
+            routes,
+            fulcio_legacy::ROOT_CERT,
+            "GET",
+            web::get().to(fulcio_legacy::root_cert),
+        );
+        resource(routes, ops::HEALTHZ, "GET", web::get().to(ops::healthz));
+        resource(routes, ops::LIVEZ, "GET", web::get().to(ops::healthz));
+        resource(routes, ops::OPENAPI, "GET", web::get().to(ops::openapi));
+        if let Some(log) = &self.log {
+            ct::configure(routes, log);
+        }
+        let detail = self.error_detail;
+        routes.default_service(web::to(move || async move {
+            Refusal::not_found().into_response(detail)
+        }));
+    }
+
+    /// Whether the server has begun to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// Adds a path with its one method; others get 405 that names it.
+fn resource(routes: &mut web::ServiceConfig, path: &str, allow: &'static str, route: Route) {
+    let others = move |api: web::Data<Api>| async move {
+        Refusal::method_not_allowed(allow).into_response(api.error_detail)
+    };
+    routes.service(
+        web::resource(path)
+            .route(route)
+            .default_service(web::to(others)),
+    );
+}
+
+/// A method in lower case, as the inherited metrics have it; `other` for what HTTP does not know.
+#[must_use]
+pub fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::POST => "post",
+        Method::HEAD => "head",
+        Method::PUT => "put",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        Method::PATCH => "patch",
+        Method::TRACE => "trace",
+        Method::CONNECT => "connect",
+        _ => "other",
+    }
+}
+
+/// Makes a response of a result.
+fn respond(api: &Api, result: Result<HttpResponse, Refusal>) -> HttpResponse {
+    result.unwrap_or_else(|refusal| refusal.into_response(api.error_detail))
+}

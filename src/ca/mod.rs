@@ -1,4 +1,152 @@
-//! (skeleton)
+//! Issuance: from a request to a certificate that a transparency log holds.
+//!
+//! [`CertificateAuthority::issue`] is the whole story; every interface (REST v1 and v2, later gRPC) calls it and no other.
 
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::clock::Clock;
+use crate::ctlog::{CtLog, SubmitError};
+use crate::identity::verifier::RefusedToken;
+use crate::identity::{Identity, TokenError, TokenVerifier};
+use crate::random::Random;
+use crate::x509::chain::CertificateChain;
+
+pub mod authority;
 pub mod extensions;
+pub mod hierarchy;
+pub mod precertificate;
+pub mod profile;
 pub mod request;
+
+use authority::{Authority, AuthorityError};
+use profile::{CertificateProfile, ProfileError};
+use request::{PermittedAlgorithms, ProofError, ProofOfPossession, SigningRequest};
+
+/// A request that came to no certificate.
+#[derive(Debug)]
+pub struct FailedIssuance {
+    /// The configured id of the issuer that the request's token is from, where there is one.
+    pub issuer_id: Option<Arc<str>>,
+    /// Why not.
+    pub error: IssueError,
+}
+
+impl From<RefusedToken> for FailedIssuance {
+    fn from(refused: RefusedToken) -> Self {
+        Self {
+            issuer_id: refused.issuer_id,
+            error: refused.error.into(),
+        }
+    }
+}
+
+/// Why no certificate was issued. Nothing was signed before [`Self::Log`]; nothing usable exists after it.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The token does not prove an identity.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The key, or the proof that the requester holds it, was refused.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The identity cannot be written into a certificate.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The CA cannot sign.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The log gave no timestamp.
+    #[error(transparent)]
+    Log(#[from] SubmitError),
+}
+
+/// A certificate that was issued.
+#[derive(Debug)]
+pub struct IssuedCertificate {
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The chain above it, issuing CA first, root last.
+    pub chain: Arc<CertificateChain>,
+    /// Whether the certificate carries a timestamp; without one it is in no log.
+    pub is_logged: bool,
+    /// Its serial number.
+    pub serial: [u8; 20],
+    /// Its place in the log, where the log tells.
+    pub leaf_index: Option<u64>,
+    /// Whom it was issued to.
+    pub identity: Identity,
+    /// The client's key, as metrics name it, such as `p256`.
+    pub key_label: &'static str,
+    /// How possession was proved: `challenge` or `csr`.
+    pub proof_label: &'static str,
+}
+
+/// The certificate authority: verifies, signs, logs, and hands out.
+#[derive(Debug)]
+pub struct CertificateAuthority {
+    /// Who may ask.
+    pub tokens: TokenVerifier,
+    /// Which keys and signatures clients may use.
+    pub permitted: PermittedAlgorithms,
+    /// Who signs.
+    pub authority: Authority,
+    /// Where precertificates go. `None` only on a server that was started with `--no-ct`.
+    pub log: Option<Arc<dyn CtLog>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Serial numbers come from here.
+    pub random: Arc<dyn Random>,
+}
+
+impl CertificateAuthority {
+    /// Issues a certificate for the identity that `request.token` proves, bound to the key that `request.proof` proves.
+    ///
+    /// # Errors
+    /// The first step that fails. Nothing is signed before token and proof hold, and no certificate exists unless the log
+    /// returned a timestamp for its precertificate (RFC 6962, section 3.1).
+    pub async fn issue(
+        &self,
+        request: SigningRequest,
+    ) -> Result<IssuedCertificate, FailedIssuance> {
+        let now = self.clock.now();
+        let identity = self.tokens.verify(request.token.as_str(), now).await?;
+        let issuer_id = Some(Arc::clone(&identity.issuer_id));
+        let issued = self.issue_to(identity, &request.proof, now).await;
+        issued.map_err(|error| FailedIssuance { issuer_id, error })
+    }
+
+    async fn issue_to(
+        &self,
+        identity: Identity,
+        proof: &ProofOfPossession,
+        now: OffsetDateTime,
+    ) -> Result<IssuedCertificate, IssueError> {
+        let key = proof.check(&identity, &self.permitted)?;
+        let key_label = key.label();
+        let profile = CertificateProfile::new(&identity, key, now, self.random.as_ref())?;
+        self.authority.check_lifetime(now)?;
+        let (certificate, leaf_index) = match &self.log {
+            Some(log) => {
+                let precertificate = self.authority.precertify(&profile).await?;
+                let sct = log.submit(precertificate.submission()).await?;
+                (
+                    self.authority.certify(&precertificate, &sct).await?,
+                    sct.leaf_index(),
+                )
+            }
+            None => (self.authority.certify_unlogged(&profile).await?, None),
+        };
+        Ok(IssuedCertificate {
+            certificate,
+            chain: Arc::clone(self.authority.chain()),
+            is_logged: self.log.is_some(),
+            serial: *profile.serial(),
+            leaf_index,
+            identity,
+            key_label,
+            proof_label: proof.label(),
+        })
+    }
+}

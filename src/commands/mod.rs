@@ -1,1 +1,147 @@
-//! (skeleton)
+//! The command line, one file a command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::SystemClock;
+use crate::config::ConfigError;
+use crate::random::SystemRandomness;
+use crate::server::{Environment, StartError};
+use crate::store::StoreError;
+
+mod dev;
+mod healthcheck;
+mod init;
+mod self_test;
+mod serve;
+mod trust;
+
+/// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
+/// that lives ten minutes, and enters it in a transparency log before it leaves.
+#[derive(Debug, Parser)]
+#[command(name = "mayfly", version, long_version = LONG_VERSION, propagate_version = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("MAYFLY_REVISION"),
+    "\ncompiler: ",
+    env!("MAYFLY_RUSTC")
+);
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on this machine alone, to try and to test with: CA, log, and an issuer that gives a token to anyone
+    Dev(dev::Arguments),
+    /// Make an instance: CA, log and first configuration in a data folder
+    Init(init::Arguments),
+    /// Run an instance
+    Serve(Box<serve::Arguments>),
+    /// What clients must trust
+    #[command(subcommand)]
+    Trust(trust::Command),
+    /// Ask a running server whether it serves
+    Healthcheck(healthcheck::Arguments),
+}
+
+/// A command that did not succeed: what to print, and the exit code.
+///
+/// 1: the operation failed · 2: usage (by clap) · 3: the configuration is wrong · 4: something it depends on is not there ·
+/// 5: a defect.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn operation(message: impl ToString) -> Self {
+        Self {
+            code: 1,
+            message: message.to_string(),
+        }
+    }
+
+    fn configuration(message: impl ToString) -> Self {
+        Self {
+            code: 3,
+            message: message.to_string(),
+        }
+    }
+
+    fn dependency(message: impl ToString) -> Self {
+        Self {
+            code: 4,
+            message: message.to_string(),
+        }
+    }
+
+    fn defect(message: impl ToString) -> Self {
+        Self {
+            code: 5,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::configuration(error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match &error {
+            StartError::Bind { .. } => Self::dependency(error),
+            StartError::Store(StoreError::Locked) => Self::dependency(error),
+            StartError::System(_) => Self::defect(error),
+            StartError::Config(_)
+            | StartError::Key(_)
+            | StartError::Chain { .. }
+            | StartError::Authority(_)
+            | StartError::Tls(_)
+            | StartError::Log(_)
+            | StartError::Store(_) => Self::configuration(error),
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // Every TLS connection of the process, in and out, uses the one provider.
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
+        eprintln!("mayfly: a second cryptographic provider was installed");
+        return ExitCode::from(5);
+    }
+    let environment = Environment {
+        clock: std::sync::Arc::new(SystemClock),
+        random: std::sync::Arc::new(SystemRandomness::default()),
+    };
+    let result = match cli.command {
+        Command::Dev(arguments) => dev::run(&arguments, &environment),
+        Command::Init(arguments) => init::run(&arguments, &environment),
+        Command::Serve(arguments) => serve::run(*arguments, &environment),
+        Command::Trust(command) => trust::run(command),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            for line in message.lines() {
+                eprintln!("mayfly: {line}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}

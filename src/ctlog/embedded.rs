@@ -5,9 +5,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{BoxFuture, FutureExt};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -23,7 +25,7 @@ use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, TreeHead};
 use crate::tlog::tile::TilePath;
 use crate::tlog::tree::{Hash, leaf_hash};
-use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Pace, Position};
+use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Position, Timing};
 use crate::x509::chain::CertificateChain;
 
 /// The name of the blob that says which log a store holds.
@@ -233,9 +235,46 @@ struct LogJson {
     origin: String,
     /// Hexadecimal.
     log_id: String,
+    /// The public key, a DER `SubjectPublicKeyInfo` in base64.
+    public_key: String,
     sct_extensions: SctExtensions,
     #[serde(with = "time::serde::rfc3339")]
     created: OffsetDateTime,
+}
+
+/// What a log's folder tells of it without its key, and while another process has it open.
+#[derive(Clone, Debug)]
+pub struct LogDescription {
+    /// The first line of its checkpoints.
+    pub origin: String,
+    /// The public key, a DER `SubjectPublicKeyInfo`.
+    pub public_key_der: Vec<u8>,
+    /// When it was created; no timestamp of it is older.
+    pub created: OffsetDateTime,
+}
+
+impl LogDescription {
+    /// Reads the description of the log in a folder.
+    ///
+    /// # Errors
+    /// When there is no log, or a newer version made it.
+    pub fn read(folder: &Path) -> Result<Self, EmbeddedLogError> {
+        let json = std::fs::read(folder.join(LOG_JSON)).map_err(|_| EmbeddedLogError::NoLog)?;
+        let malformed = |error: String| EmbeddedLogError::Malformed(error);
+        let log_json: LogJson =
+            serde_json::from_slice(&json).map_err(|error| malformed(error.to_string()))?;
+        if log_json.format > FORMAT {
+            return Err(EmbeddedLogError::NewerVersion(log_json.format));
+        }
+        let public_key_der = STANDARD
+            .decode(&log_json.public_key)
+            .map_err(|error| malformed(error.to_string()))?;
+        Ok(Self {
+            origin: log_json.origin,
+            public_key_der,
+            created: log_json.created,
+        })
+    }
 }
 
 /// Our own log.
@@ -270,6 +309,7 @@ impl EmbeddedLog {
             format: FORMAT,
             origin: settings.origin.clone(),
             log_id: hex(key.identity().log_id()),
+            public_key: STANDARD.encode(key.identity().public_key_der()),
             sct_extensions: settings.sct_extensions,
             created: created.replace_nanosecond(0).unwrap_or(created),
         };
@@ -428,8 +468,13 @@ impl EmbeddedLog {
         self.store_issuers(&submission.chain)
             .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
         let submission = Arc::new(submission);
+        let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
             submission: Arc::clone(&submission),
+            fingerprints: certificates
+                .iter()
+                .flat_map(|certificate| *certificate.fingerprint())
+                .collect(),
             sct_extensions: self.settings.sct_extensions,
         };
         let position = self.log.append(Box::new(entry)).await?;
@@ -539,7 +584,7 @@ fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogK
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
         high_water: settings.high_water.clone(),
-        pace: Pace::default(),
+        timing: Timing::default(),
         on_fatal: Arc::clone(&parts.on_fatal),
     }
 }
@@ -555,6 +600,8 @@ fn hex(bytes: &[u8]) -> String {
 /// A submission on its way to its index.
 struct PrecertificateEntry {
     submission: Arc<Submission>,
+    /// Of the chain's certificates, one after the other.
+    fingerprints: Vec<u8>,
     sct_extensions: SctExtensions,
 }
 
@@ -570,9 +617,7 @@ impl Entry for PrecertificateEntry {
         }
         .bytes();
         sct::extend_u24(&mut bytes, &submission.precertificate);
-        let certificates = submission.chain.certificates();
-        let fingerprints = certificates.iter().flat_map(|it| it.fingerprint());
-        sct::extend_u16(&mut bytes, &fingerprints.copied().collect::<Vec<_>>());
+        sct::extend_u16(&mut bytes, &self.fingerprints);
         bytes
     }
 }
@@ -632,5 +677,314 @@ impl EntryFormat for StaticCtFormat {
             && !leaf.precertificate.is_empty()
             && leaf.fingerprints.len().is_multiple_of(32);
         is_good.then(|| leaf_hash(&[&[0, 0], leaf.entry].concat()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sct::tests::{SCT, submission as golden_submission};
+    use super::super::testing::{new_log, parts, unhex};
+    use super::*;
+    use crate::keys::deterministic::DeterministicKey;
+    use crate::store::MemoryStore;
+    use crate::store::memory::Fault;
+    use crate::tlog::tile::TileKind;
+    use crate::tlog::tree::sha256;
+
+    fn settings(config: EmbeddedLogConfig) -> EmbeddedLogSettings {
+        config
+            .check(&Url::parse("https://ca.example/").unwrap())
+            .unwrap()
+    }
+
+    fn submit(
+        log: &EmbeddedLog,
+        submission: Submission,
+    ) -> Result<SignedCertificateTimestamp, SubmitError> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(log.submit(submission))
+    }
+
+    #[test]
+    fn the_golden_submission_gets_the_golden_timestamp() {
+        let log = new_log(EmbeddedLogConfig::default());
+        let sct = submit(&log, golden_submission()).unwrap();
+        assert_eq!(sct.bytes(), unhex(SCT));
+    }
+
+    #[test]
+    fn the_golden_entry_makes_the_golden_data_tile() {
+        let fingerprint = "9c1eae7515b7f35dc6e2e8b4bd20aeb860eb4a6c9dbeabff598041e0ae0863a2";
+        let entry = PrecertificateEntry {
+            submission: Arc::new(golden_submission()),
+            fingerprints: unhex(fingerprint),
+            sct_extensions: SctExtensions::LeafIndex,
+        };
+        let position = Position {
+            index: 0,
+            timestamp: 1_767_225_600_123,
+        };
+        let tile = entry.encode(position);
+        assert_eq!(
+            hex(&sha256(&[&tile])),
+            "67a6a10629864e7517a56c70a0f4dd177d47b5f2228237aaefd084977be42f8b"
+        );
+        let format = StaticCtFormat {
+            sct_extensions: SctExtensions::LeafIndex,
+        };
+        let leaf = format.leaf_hash(&tile, position).unwrap();
+        assert_eq!(
+            hex(&leaf),
+            "5ab115b3f02ae6aaf6ff94bb01ed67fe78931565f96d781e6dcf7d8ee301dfa5"
+        );
+    }
+
+    #[test]
+    fn an_entry_is_one_for_its_place_alone() {
+        let entry = PrecertificateEntry {
+            submission: Arc::new(golden_submission()),
+            fingerprints: vec![1; 64],
+            sct_extensions: SctExtensions::LeafIndex,
+        };
+        let format = StaticCtFormat {
+            sct_extensions: SctExtensions::LeafIndex,
+        };
+        let position = Position {
+            index: 7,
+            timestamp: 9,
+        };
+        let bytes = entry.encode(position);
+        let twice = [&bytes[..], &bytes].concat();
+        assert_eq!(format.split_first(&twice), Some((&bytes[..], &bytes[..])));
+        assert!(format.leaf_hash(&bytes, position).is_some());
+
+        let elsewhere = Position {
+            index: 8,
+            ..position
+        };
+        let at_another_time = Position {
+            timestamp: 10,
+            ..position
+        };
+        let without_index = StaticCtFormat {
+            sct_extensions: SctExtensions::None,
+        };
+        let of_an_x509_entry = [&bytes[..9], &[0], &bytes[10..]].concat();
+        assert_eq!(format.leaf_hash(&bytes, elsewhere), None);
+        assert_eq!(format.leaf_hash(&bytes, at_another_time), None);
+        assert_eq!(without_index.leaf_hash(&bytes, position), None);
+        assert_eq!(format.leaf_hash(&of_an_x509_entry, position), None);
+        assert_eq!(format.leaf_hash(&twice, position), None);
+        for length in 0..bytes.len() {
+            assert_eq!(format.split_first(&bytes[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn timestamps_verify_and_say_where_their_entries_are() {
+        let log = new_log(EmbeddedLogConfig::default());
+        for index in 0..3 {
+            let submission = golden_submission();
+            let sct = submit(&log, submission.clone()).unwrap();
+            assert_eq!(sct.leaf_index(), Some(index));
+            sct.verify(&submission, log.public_key_der()).unwrap();
+            assert_eq!(*sct.log_id(), log.log_id());
+        }
+        log.shutdown();
+        assert_eq!((log.tip_size(), log.published_size()), (3, 3));
+    }
+
+    #[test]
+    fn without_extensions_timestamps_carry_none_and_verify() {
+        let log = new_log(EmbeddedLogConfig {
+            sct_extensions: SctExtensions::None,
+            ..EmbeddedLogConfig::default()
+        });
+        let sct = submit(&log, golden_submission()).unwrap();
+        assert_eq!(sct.leaf_index(), None);
+        sct.verify(&golden_submission(), log.public_key_der())
+            .unwrap();
+        log.shutdown();
+        let tile = log
+            .tile(TilePath::of_width(TileKind::Data, 0, 1))
+            .unwrap()
+            .unwrap();
+        assert!(TileLeaf::read(&tile).unwrap().extensions.is_empty());
+    }
+
+    #[test]
+    fn the_chain_is_stored_before_the_entry_that_names_it() {
+        let store = MemoryStore::default();
+        let settings = settings(EmbeddedLogConfig::default());
+        EmbeddedLog::create(&settings, &parts(&store)).unwrap();
+        let log = EmbeddedLog::open(settings, &parts(&store)).unwrap();
+        store.fail_next("issuer/", Fault::Before);
+        let submission = golden_submission();
+        let refusal = submit(&log, submission.clone()).unwrap_err();
+        assert!(matches!(refusal, SubmitError::Unavailable(_)), "{refusal}");
+        assert_eq!(log.tip_size(), 0, "nothing is logged");
+
+        submit(&log, submission.clone()).unwrap();
+        let certificate = &submission.chain.certificates()[0];
+        let stored = log.issuer(certificate.fingerprint()).unwrap();
+        assert_eq!(stored.as_deref(), Some(certificate.der()));
+    }
+
+    #[test]
+    fn a_submission_that_is_too_large_is_rejected() {
+        let log = new_log(EmbeddedLogConfig::default());
+        let refusal = submit(
+            &log,
+            Submission {
+                precertificate: vec![0; MAX_SUBMISSION_BYTES],
+                ..golden_submission()
+            },
+        );
+        assert!(matches!(refusal, Err(SubmitError::Rejected(_))));
+        assert_eq!(log.tip_size(), 0);
+    }
+
+    #[test]
+    fn a_log_tells_what_it_is() {
+        let log = new_log(EmbeddedLogConfig::default());
+        assert_eq!(
+            hex(&log.log_id()),
+            "76805a63a6980c18075424a13f32772d02d7c71b4965754c1ce84f5841220327"
+        );
+        assert_eq!(log.name(), "main");
+        assert_eq!(log.origin(), "ca.example/ct/main");
+        assert_eq!(log.url(), "https://ca.example/ct/main/");
+        assert_eq!(log.created().unix_timestamp(), 1_767_225_600);
+        assert!(log.is_writable());
+        let checkpoint = log.checkpoint().unwrap();
+        assert!(
+            checkpoint.starts_with("ca.example/ct/main\n0\n"),
+            "{checkpoint}"
+        );
+    }
+
+    #[test]
+    fn what_is_fixed_at_creation_cannot_change() {
+        let store = MemoryStore::default();
+        let created = settings(EmbeddedLogConfig::default());
+        EmbeddedLog::create(&created, &parts(&store)).unwrap();
+        for (field, config) in [
+            (
+                "origin",
+                EmbeddedLogConfig {
+                    origin: Some("ca.example/other".to_owned()),
+                    ..EmbeddedLogConfig::default()
+                },
+            ),
+            (
+                "sct_extensions",
+                EmbeddedLogConfig {
+                    sct_extensions: SctExtensions::None,
+                    ..EmbeddedLogConfig::default()
+                },
+            ),
+        ] {
+            let refusal = EmbeddedLog::open(settings(config), &parts(&store)).unwrap_err();
+            assert!(
+                matches!(&refusal, EmbeddedLogError::Differs { field: found, .. } if *found == field),
+                "{refusal}"
+            );
+        }
+        let other_key = EmbeddedLogParts {
+            signer: Arc::new(DeterministicKey::new(0x22)),
+            ..parts(&store)
+        };
+        let refusal = EmbeddedLog::open(created, &other_key).unwrap_err();
+        assert!(
+            matches!(
+                refusal,
+                EmbeddedLogError::Differs {
+                    field: "log_id",
+                    ..
+                }
+            ),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn a_key_without_its_store_is_refused() {
+        let refusal = EmbeddedLog::open(
+            settings(EmbeddedLogConfig::default()),
+            &parts(&MemoryStore::default()),
+        );
+        assert!(matches!(refusal, Err(EmbeddedLogError::NoLog)));
+    }
+
+    #[test]
+    fn a_creation_that_was_interrupted_is_not_opened() {
+        let store = MemoryStore::default();
+        let settings = settings(EmbeddedLogConfig::default());
+        store.fail_next(LOG_JSON, Fault::Before);
+        assert!(EmbeddedLog::create(&settings, &parts(&store)).is_err());
+        let refusal = EmbeddedLog::open(settings.clone(), &parts(&store));
+        assert!(matches!(refusal, Err(EmbeddedLogError::NoLog)));
+        assert!(
+            EmbeddedLog::create(&settings, &parts(&store)).is_err(),
+            "nor created again"
+        );
+    }
+
+    #[test]
+    fn a_log_of_a_newer_format_is_not_touched() {
+        let store = MemoryStore::default();
+        let settings = settings(EmbeddedLogConfig::default());
+        EmbeddedLog::create(&settings, &parts(&store)).unwrap();
+        let json = String::from_utf8(store.get(LOG_JSON).unwrap().unwrap()).unwrap();
+        let newer = json.replacen("\"format\": 1", "\"format\": 2", 1);
+        store.put_mutable(LOG_JSON, newer.as_bytes()).unwrap();
+        let refusal = EmbeddedLog::open(settings, &parts(&store));
+        assert!(matches!(refusal, Err(EmbeddedLogError::NewerVersion(2))));
+    }
+
+    #[test]
+    fn configurations_that_would_break_names_are_refused() {
+        let check = |name: Option<&str>, origin: Option<&str>, url: &str| {
+            EmbeddedLogConfig {
+                name: name.map(str::to_owned),
+                origin: origin.map(str::to_owned),
+                ..EmbeddedLogConfig::default()
+            }
+            .check(&Url::parse(url).unwrap())
+        };
+        let good = check(Some("log-2"), None, "http://ca.example:8080/base/").unwrap();
+        assert_eq!(good.origin(), "ca.example:8080/base/ct/log-2");
+        assert_eq!(good.url(), "http://ca.example:8080/base/ct/log-2/");
+
+        let long = "x".repeat(64);
+        for name in ["", "Main", "a/b", "a b", "..", &long] {
+            let refusal = check(Some(name), None, "https://ca.example");
+            assert!(
+                matches!(refusal, Err(EmbeddedLogConfigError::Name(_))),
+                "{name}"
+            );
+        }
+        for origin in ["", "a b", "a+b", "https://a", "a/", "a\nb", "ä"] {
+            let refusal = check(None, Some(origin), "https://ca.example");
+            assert!(
+                matches!(refusal, Err(EmbeddedLogConfigError::Origin(_))),
+                "{origin:?}"
+            );
+        }
+        for url in [
+            "https://u@ca.example",
+            "https://ca.example?q",
+            "https://ca.example#f",
+            "ftp://ca.example",
+        ] {
+            let refusal = check(None, None, url);
+            assert!(
+                matches!(refusal, Err(EmbeddedLogConfigError::PublicUrl(_))),
+                "{url}"
+            );
+        }
     }
 }

@@ -11,6 +11,8 @@ use crate::x509::chain::CertificateChain;
 
 pub mod embedded;
 pub mod sct;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use sct::SignedCertificateTimestamp;
 

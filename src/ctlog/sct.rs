@@ -63,7 +63,7 @@ pub enum SctError {
 
 impl SignedCertificateTimestamp {
     /// Puts together what a log with an ECDSA P-256 key signed.
-    pub(super) const fn by_ecdsa(
+    pub(crate) const fn by_ecdsa(
         log_id: [u8; 32],
         timestamp: u64,
         extensions: Vec<u8>,
@@ -342,4 +342,202 @@ pub(super) fn split_u24(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let ([a, b, c], rest) = bytes.split_first_chunk::<3>()?;
     let length = u32::from_be_bytes([0, *a, *b, *c]);
     rest.split_at_checked(usize::try_from(length).ok()?)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ctlog::testing::{chain, hex, unhex};
+    use crate::keys::Signer;
+    use crate::keys::deterministic::DeterministicKey;
+
+    /// An SCT for [`TBS`], by the log whose private scalar is `0x11` × 32.
+    pub(in crate::ctlog) const SCT: &str = "0076805a63a6980c18075424a13f32772d02d7c71b4965754c1ce84f58412203270000019b76daa87b00080000050000000000040300463044022001e5f55625c0382452a8337cb096774894a7560515cc691c24fe4084bc2f1b9502205f9962ca571bccc1f259eaeca51b76f55e091957cf9e066c4bdec7077fe1796e";
+    const PRECERTIFICATE: &str = "308201d63082017ca003020102020203e8300a06082a8648ce3d040302302731143012060355040a0c0b6d6179666c792e74657374310f300d06035504030c066d6179666c79301e170d3236303130313030303030305a170d3236303130313030313030305a30003059301306072a8648ce3d020106082a8648ce3d0301070342000451a7580833898ea1b183cbd7350a4099078c6ef1c1e18e970cd7683035f25e7d0110522712b0b5a7cff081685486984a94e6831edac46e7360fa9d834a7a81a1a381be3081bb300e0603551d0f0101ff04040302078030130603551d25040c300a06082b06010505070303301d0603551d0e04160414fd8f14419beb4376a6c37cbb1b430f5e059448b9301f0603551d230418301680140b6993f12d0755df63a9622afee00aac88cb69db301c0603551d110101ff04123010810e6130406d6179666c792e746573743021060a2b0601040183bf300101041368747470733a2f2f6973737565722e746573743013060a2b06010401d6790204030101ff04020500300a06082a8648ce3d0403020348003045022100ba50129943cd93a39f249020d88f59e4c27e95d1ed895b23aa7d88d165140cb20220433e43e746a679d1e332aa2b3f78c8b30bfef5b80fe7f5ff6b1dfdc55938aa42";
+    /// Its TBSCertificate without poison.
+    const TBS: &str = "30820167a003020102020203e8300a06082a8648ce3d040302302731143012060355040a0c0b6d6179666c792e74657374310f300d06035504030c066d6179666c79301e170d3236303130313030303030305a170d3236303130313030313030305a30003059301306072a8648ce3d020106082a8648ce3d0301070342000451a7580833898ea1b183cbd7350a4099078c6ef1c1e18e970cd7683035f25e7d0110522712b0b5a7cff081685486984a94e6831edac46e7360fa9d834a7a81a1a381a93081a6300e0603551d0f0101ff04040302078030130603551d25040c300a06082b06010505070303301d0603551d0e04160414fd8f14419beb4376a6c37cbb1b430f5e059448b9301f0603551d230418301680140b6993f12d0755df63a9622afee00aac88cb69db301c0603551d110101ff04123010810e6130406d6179666c792e746573743021060a2b0601040183bf300101041368747470733a2f2f6973737565722e74657374";
+    const ISSUER_KEY_HASH: &str =
+        "bfcba2b742a807bbb72b522fa4694c4604ff68ebd21b048c56d53dc18a94d5c4";
+
+    pub(in crate::ctlog) fn submission() -> Submission {
+        Submission {
+            precertificate: unhex(PRECERTIFICATE),
+            tbs: unhex(TBS),
+            issuer_key_hash: unhex(ISSUER_KEY_HASH).try_into().unwrap(),
+            chain: Arc::new(chain()),
+        }
+    }
+
+    fn sct() -> SignedCertificateTimestamp {
+        SignedCertificateTimestamp::from_bytes(&unhex(SCT)).unwrap()
+    }
+
+    fn log_key() -> DeterministicKey {
+        DeterministicKey::new(0x11)
+    }
+
+    #[test]
+    fn the_golden_timestamp_reads_back_and_verifies() {
+        let sct = sct();
+        assert_eq!(hex(&sct.bytes()), SCT);
+        assert_eq!(sct.timestamp(), 1_767_225_600_123);
+        assert_eq!(sct.leaf_index(), Some(0));
+        sct.verify(&submission(), log_key().public_key_der())
+            .unwrap();
+    }
+
+    #[test]
+    fn the_leaf_has_the_bytes_of_the_golden_vector() {
+        let extensions = leaf_index_extensions(0);
+        assert_eq!(hex(&extensions), "0000050000000000");
+        let submission = submission();
+        let leaf = TimestampedEntry {
+            timestamp: 1_767_225_600_123,
+            issuer_key_hash: &submission.issuer_key_hash,
+            tbs: &submission.tbs,
+            extensions: &extensions,
+        }
+        .merkle_tree_leaf();
+        assert_eq!(leaf.len(), 420);
+        assert_eq!(
+            hex(&crate::tlog::tree::sha256(&[&leaf])),
+            "7b6aacdbcd55f0cc47dc013dc78f373955e994d45a4a72690caffaf5d8702a28"
+        );
+        assert_eq!(
+            hex(&crate::tlog::tree::leaf_hash(&leaf)),
+            "5ab115b3f02ae6aaf6ff94bb01ed67fe78931565f96d781e6dcf7d8ee301dfa5"
+        );
+    }
+
+    #[test]
+    fn the_list_has_the_length_form_that_its_length_needs() {
+        let long = hex(&sct().list_extension_value());
+        assert_eq!(long, format!("048181007f007d{SCT}"));
+
+        // Without extension the same timestamp is short enough for one octet of length.
+        let short = SignedCertificateTimestamp {
+            extensions: Vec::new(),
+            ..sct()
+        };
+        let value = short.list_extension_value();
+        assert_eq!(value.len(), 2 + 121);
+        assert_eq!(value[..6], [0x04, 121, 0, 119, 0, 117]);
+        let (outer, rest) = der::read(&value).unwrap();
+        assert_eq!((outer.content.len(), rest.len()), (121, 0));
+    }
+
+    #[test]
+    fn the_answer_to_add_chain_reads_back() {
+        let json = sct().add_chain_json();
+        assert!(json.starts_with(r#"{"sct_version":0,"id":"doBaY6aYDBgHVCShPzJ3LQLXxxtJZXVMHOhPWEEiAyc=","timestamp":1767225600123,"extensions":"AAAFAAAAAAA=","signature":"BAMARjBE"#), "{json}");
+        let read = SignedCertificateTimestamp::from_add_chain_json(json.as_bytes());
+        assert_eq!(read, Ok(sct()));
+
+        let more = json.replacen('{', r#"{"more":[1],"#, 1);
+        let read = SignedCertificateTimestamp::from_add_chain_json(more.as_bytes());
+        assert_eq!(read, Ok(sct()), "unknown members are passed over");
+    }
+
+    #[test]
+    fn answers_of_another_form_are_refused() {
+        let json = sct().add_chain_json();
+        for (what, json, error) in [
+            ("nothing", String::new(), SctError::Malformed),
+            ("a list", "[]".to_owned(), SctError::Malformed),
+            (
+                "another version",
+                json.replacen(":0,", ":1,", 1),
+                SctError::UnknownVersion,
+            ),
+            (
+                "a short log ID",
+                json.replacen("doBa", "", 1),
+                SctError::Malformed,
+            ),
+            (
+                "another hash",
+                json.replacen("\"BAMA", "\"BgMA", 1),
+                SctError::UnknownAlgorithm,
+            ),
+            (
+                "a negative time",
+                json.replacen(":1767", ":-1767", 1),
+                SctError::Malformed,
+            ),
+        ] {
+            let read = SignedCertificateTimestamp::from_add_chain_json(json.as_bytes());
+            assert_eq!(read, Err(error), "{what}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_exactly_a_timestamp_are_refused() {
+        let good = unhex(SCT);
+        for length in 0..good.len() {
+            assert!(
+                SignedCertificateTimestamp::from_bytes(&good[..length]).is_err(),
+                "{length} octets"
+            );
+        }
+        let longer = [&good[..], &[0]].concat();
+        assert_eq!(
+            SignedCertificateTimestamp::from_bytes(&longer),
+            Err(SctError::Malformed)
+        );
+    }
+
+    #[test]
+    fn a_changed_timestamp_does_not_verify() {
+        let good = unhex(SCT);
+        for position in 1..good.len() {
+            let mut bytes = good.clone();
+            bytes[position] ^= 1;
+            let verdict = SignedCertificateTimestamp::from_bytes(&bytes)
+                .and_then(|sct| sct.verify(&submission(), log_key().public_key_der()));
+            assert!(verdict.is_err(), "octet {position}");
+        }
+    }
+
+    #[test]
+    fn a_timestamp_holds_for_its_own_entry_and_log_alone() {
+        let (sct, log) = (sct(), log_key());
+        let mut other = submission();
+        other.tbs[20] ^= 1;
+        assert_eq!(
+            sct.verify(&other, log.public_key_der()),
+            Err(SctError::BadSignature)
+        );
+        let other = Submission {
+            issuer_key_hash: [0; 32],
+            ..submission()
+        };
+        assert_eq!(
+            sct.verify(&other, log.public_key_der()),
+            Err(SctError::BadSignature)
+        );
+        let another_log = DeterministicKey::new(0x22);
+        assert_eq!(
+            sct.verify(&submission(), another_log.public_key_der()),
+            Err(SctError::OtherLog)
+        );
+    }
+
+    #[test]
+    fn the_leaf_index_is_found_among_other_extensions() {
+        let index = leaf_index_extensions(0x01_0203_0405);
+        for (extensions, found) in [
+            (vec![], None),
+            (index.clone(), Some(0x01_0203_0405)),
+            ([&[9, 0, 1, 7][..], &index].concat(), Some(0x01_0203_0405)),
+            ([&index[..], &[9, 0, 0]].concat(), Some(0x01_0203_0405)),
+            ([&index[..], &index].concat(), None),
+            (vec![0, 0, 4, 1, 2, 3, 4], None),
+            (vec![0, 0, 5, 1, 2, 3, 4], None),
+            ([&index[..], &[9]].concat(), None),
+        ] {
+            assert_eq!(leaf_index(&extensions), found, "{extensions:02x?}");
+        }
+    }
 }

@@ -156,7 +156,10 @@ impl Bench {
     }
 
     pub(crate) async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
-        self.verifier.verify(token, self.now()).await
+        self.verifier
+            .verify(token, self.now())
+            .await
+            .map_err(|refused| refused.error)
     }
 
     /// Verifies a token with these claims, otherwise good.

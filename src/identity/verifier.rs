@@ -170,6 +170,15 @@ impl TokenError {
     }
 }
 
+/// A token that was not accepted.
+#[derive(Clone, Debug)]
+pub struct RefusedToken {
+    /// The configured id of the issuer that it says it is from, where there is one.
+    pub issuer_id: Option<Arc<str>>,
+    /// Why not.
+    pub error: TokenError,
+}
+
 /// Checks ID tokens against the configured issuers.
 #[derive(Clone, Debug)]
 pub struct TokenVerifier {
@@ -189,13 +198,31 @@ impl TokenVerifier {
     /// # Errors
     /// The first check that fails. Nothing is fetched before the issuer is found in the configuration, and no claim but
     /// `iss` is looked at before the signature holds.
-    pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Identity, TokenError> {
-        let token = UnverifiedToken::parse(token)?;
-        let MatchedIssuer { issuer, endpoint } = self.find_issuer(token.issuer()?)?;
-        self.keys.verify(&endpoint, &token, now).await?;
+    pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Identity, RefusedToken> {
+        let unknown = |error| RefusedToken {
+            issuer_id: None,
+            error,
+        };
+        let token = UnverifiedToken::parse(token).map_err(unknown)?;
+        let iss = token.issuer().map_err(unknown)?;
+        let matched = self.find_issuer(iss).map_err(unknown)?;
+        let identity = self.verify_for(&matched, &token, now).await;
+        identity.map_err(|error| RefusedToken {
+            issuer_id: Some(Arc::clone(&matched.issuer.id)),
+            error,
+        })
+    }
+
+    async fn verify_for(
+        &self,
+        MatchedIssuer { issuer, endpoint }: &MatchedIssuer,
+        token: &UnverifiedToken<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Identity, TokenError> {
+        self.keys.verify(endpoint, token, now).await?;
         check_times(&token.claims, now)?;
         check_audience(&token.claims, &issuer.audience)?;
-        claims::identify(&issuer, &endpoint.issuer, &token.claims)
+        claims::identify(issuer, &endpoint.issuer, &token.claims)
     }
 
     fn find_issuer(&self, iss: &str) -> Result<MatchedIssuer, TokenError> {

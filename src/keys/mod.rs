@@ -6,6 +6,8 @@ use std::fmt::Debug;
 
 use futures_util::future::BoxFuture;
 
+#[cfg(test)]
+pub(crate) mod deterministic;
 pub mod file;
 pub mod memory;
 

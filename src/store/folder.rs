@@ -249,38 +249,40 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io(format!("sync {}", path.display())))
 }
 
+/// Refuses the file systems on which a lock, a sync or the whole folder may not last.
 #[cfg(target_os = "linux")]
 fn check_file_system(folder: &File, options: FolderOptions) -> Result<(), StoreError> {
-    // Magic numbers of statfs(2).
-    const NETWORK: [(u32, &str); 6] = [
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x0102_1997, "9p"),
-        (0x6573_5546, "FUSE"),
-    ];
-    const VOLATILE: [(u32, &str); 3] = [
-        (0x0102_1994, "tmpfs"),
-        (0x8584_58f6, "ramfs"),
-        (0x794c_7630, "overlay, a container's own layer"),
-    ];
     let status = rustix::fs::fstatfs(folder)
         .map_err(|error| StoreError::io("look at the file system")(error.into()))?;
     // The type of `f_type` differs between architectures; the magic numbers have 32 bits.
-    let magic = u32::try_from(status.f_type & 0xffff_ffff).unwrap_or(0);
-    let named = |table: &[(u32, &'static str)]| {
-        table
-            .iter()
-            .find(|(number, _)| *number == magic)
-            .map(|(_, name)| *name)
+    check_magic(
+        u32::try_from(status.f_type & 0xffff_ffff).unwrap_or(0),
+        options,
+    )
+}
+
+/// Judges a file system by its magic number (statfs(2)).
+#[cfg(target_os = "linux")]
+fn check_magic(magic: u32, options: FolderOptions) -> Result<(), StoreError> {
+    let network = match magic {
+        0x6969 => Some("NFS"),
+        0x517b | 0xfe53_4d42 | 0xff53_4d42 => Some("SMB"),
+        0x0102_1997 => Some("9p"),
+        0x6573_5546 => Some("FUSE"),
+        _ => None,
     };
-    if let Some(name) = named(&NETWORK).filter(|_| !options.allow_network) {
+    let volatile = match magic {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58f6 => Some("ramfs"),
+        0x794c_7630 => Some("overlay, a container's own layer"),
+        _ => None,
+    };
+    if let Some(name) = network.filter(|_| !options.allow_network) {
         return Err(StoreError::Unsuitable(format!(
             "the folder is on {name}, where a lock and a sync may not hold; use a local disk"
         )));
     }
-    if let Some(name) = named(&VOLATILE).filter(|_| !options.allow_volatile) {
+    if let Some(name) = volatile.filter(|_| !options.allow_volatile) {
         return Err(StoreError::Unsuitable(format!(
             "the folder is on {name}, which does not last as long as the log's key; use a disk"
         )));
@@ -295,4 +297,109 @@ fn check_file_system(folder: &File, options: FolderOptions) -> Result<(), StoreE
 )]
 const fn check_file_system(_: &File, _: FolderOptions) -> Result<(), StoreError> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::random::SeededRandom;
+
+    const ANYWHERE: FolderOptions = FolderOptions {
+        allow_volatile: true,
+        allow_network: true,
+    };
+
+    fn open(path: &Path) -> Result<Folder, StoreError> {
+        Folder::open(path, ANYWHERE, Arc::new(SeededRandom::new(1)))
+    }
+
+    #[test]
+    fn a_folder_has_one_owner_at_a_time() {
+        let temporary = TempDir::new().unwrap();
+        let first = open(temporary.path()).unwrap();
+        let second = open(temporary.path());
+        assert!(matches!(second, Err(StoreError::Locked)), "{second:?}");
+        drop(first);
+        open(temporary.path()).unwrap();
+    }
+
+    #[test]
+    fn an_open_journal_keeps_the_folder_locked() {
+        let temporary = TempDir::new().unwrap();
+        let folder = open(temporary.path()).unwrap();
+        folder.create_journal(&[1; 32]).unwrap();
+        let journal = folder.open_journal(&[1; 32], 0).unwrap();
+        drop(folder);
+        assert!(matches!(open(temporary.path()), Err(StoreError::Locked)));
+        drop(journal);
+        open(temporary.path()).unwrap();
+    }
+
+    #[test]
+    fn blobs_read_back_and_immutable_ones_stay() {
+        let temporary = TempDir::new().unwrap();
+        let folder = open(temporary.path()).unwrap();
+        folder.put_immutable("tile/0/x001/234", b"one").unwrap();
+        folder.put_immutable("tile/0/x001/234", b"one").unwrap();
+        let conflict = folder.put_immutable("tile/0/x001/234", b"two");
+        assert!(matches!(conflict, Err(StoreError::Conflict(_))));
+        folder.put_mutable("checkpoint", b"one").unwrap();
+        folder.put_mutable("checkpoint", b"two").unwrap();
+
+        let get = |name| folder.get(name).unwrap();
+        assert_eq!(get("tile/0/x001/234").as_deref(), Some(&b"one"[..]));
+        assert_eq!(get("checkpoint").as_deref(), Some(&b"two"[..]));
+        assert_eq!(get("tile/0/000"), None);
+        let left = fs::read_dir(temporary.path().join(TEMPORARY)).unwrap();
+        assert_eq!(left.count(), 0, "temporary files are gone");
+    }
+
+    #[test]
+    fn names_that_leave_the_folder_are_refused() {
+        let temporary = TempDir::new().unwrap();
+        let folder = open(temporary.path()).unwrap();
+        for name in [
+            "",
+            "..",
+            "../x",
+            "a/../b",
+            "/etc/passwd",
+            "a//b",
+            "a/",
+            ".hidden",
+            "a\0b",
+        ] {
+            assert!(folder.put_mutable(name, b"").is_err(), "{name:?}");
+            assert!(folder.get(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_that_keep_no_promise_are_refused_by_name() {
+        let volatile = FolderOptions {
+            allow_volatile: true,
+            ..FolderOptions::default()
+        };
+        for (magic, options, refusal) in [
+            (0xef53, FolderOptions::default(), None),
+            (0x6969, FolderOptions::default(), Some("NFS")),
+            (0x6969, volatile, Some("NFS")),
+            (0x6573_5546, FolderOptions::default(), Some("FUSE")),
+            (0x0102_1994, FolderOptions::default(), Some("tmpfs")),
+            (0x794c_7630, FolderOptions::default(), Some("overlay")),
+            (0x794c_7630, volatile, None),
+            (0x6969, ANYWHERE, None),
+        ] {
+            let found = check_magic(magic, options)
+                .err()
+                .map(|error| error.to_string());
+            match refusal {
+                None => assert_eq!(found, None, "{magic:x}"),
+                Some(name) => assert!(found.unwrap().contains(name), "{magic:x}"),
+            }
+        }
+    }
 }

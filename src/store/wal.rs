@@ -499,3 +499,263 @@ fn begin_file(
         is_fresh: true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::random::SeededRandom;
+
+    const LOG_ID: [u8; 32] = [7; 32];
+    const SMALL_FILE: usize = 4096;
+
+    struct Folder(TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = Self(TempDir::new().unwrap());
+            Wal::create(folder.0.path(), &LOG_ID, SMALL_FILE, &SeededRandom::new(1)).unwrap();
+            folder
+        }
+
+        fn open(&self, from: u64) -> Result<Wal, StoreError> {
+            let path = self.0.path().to_owned();
+            let lock = Arc::new(File::open(&path).unwrap());
+            let random = Arc::new(SeededRandom::new(from + 2));
+            Wal::open(path, LOG_ID, from, SMALL_FILE, random, lock)
+        }
+
+        /// Opens for writing and returns what was read.
+        fn ready(&self) -> (Wal, Vec<Vec<u8>>) {
+            let mut wal = self.open(0).unwrap();
+            let segments = read(&mut wal).unwrap();
+            wal.settle().unwrap();
+            (wal, segments)
+        }
+
+        fn write(&self, segments: &[Vec<u8>]) {
+            let (mut wal, before) = self.ready();
+            for (number, segment) in (before.len() as u64..).zip(segments) {
+                wal.commit(number, segment).unwrap();
+            }
+        }
+
+        fn bytes(&self, first: u64) -> Vec<u8> {
+            fs::read(self.0.path().join(file_name(first))).unwrap()
+        }
+
+        fn edit(&self, first: u64, edit: impl FnOnce(&mut Vec<u8>)) {
+            let mut bytes = self.bytes(first);
+            edit(&mut bytes);
+            fs::write(self.0.path().join(file_name(first)), bytes).unwrap();
+        }
+
+        fn read_all(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+            read(&mut self.open(0)?)
+        }
+
+        fn is_refused(&self) -> bool {
+            matches!(self.read_all(), Err(StoreError::Damaged(_)))
+        }
+    }
+
+    fn read(wal: &mut Wal) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut segments = Vec::new();
+        while let Some((number, segment)) = wal.next()? {
+            assert_eq!(number, wal.from + segments.len() as u64);
+            segments.push(segment);
+        }
+        Ok(segments)
+    }
+
+    fn segment(content: &[u8]) -> Vec<u8> {
+        [&SEGMENT_MAGIC, content].concat()
+    }
+
+    /// Segments of 204 octets: a file of the tests takes exactly [`PER_FILE`] of them.
+    fn segments(count: u8) -> Vec<Vec<u8>> {
+        (0..count).map(|n| segment(&[n + 1; 200])).collect()
+    }
+
+    const FRAME: usize = FRAME_HEADER_BYTES + 204;
+    const PER_FILE: u8 = 19;
+
+    #[test]
+    fn segments_read_back_in_order_over_several_files() {
+        let folder = Folder::new();
+        folder.write(&segments(50));
+        assert_eq!(folder.read_all().unwrap(), segments(50));
+        assert!(folder.0.path().join(file_name(PER_FILE.into())).exists());
+
+        folder.write(&segments(3));
+        assert_eq!(folder.read_all().unwrap().len(), 53);
+    }
+
+    #[test]
+    fn reading_starts_where_it_is_asked_to() {
+        let folder = Folder::new();
+        folder.write(&segments(40));
+        for from in [0_usize, 1, 18, 19, 20, 39, 40] {
+            let mut wal = folder.open(from as u64).unwrap();
+            let all = segments(40);
+            assert_eq!(read(&mut wal).unwrap(), all[from..], "{from}");
+        }
+        let beyond = folder.open(41).and_then(|mut wal| read(&mut wal));
+        assert!(matches!(beyond, Err(StoreError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_the_number_is_used_again() {
+        // The frame of segment 2 torn in every way: cut short at any octet, or its content not written.
+        let end = HEADER_BYTES + 2 * FRAME;
+        let tears: Vec<_> = (0..FRAME).map(|kept| end + kept).collect();
+        for kept in tears.into_iter().step_by(13) {
+            let folder = Folder::new();
+            folder.write(&segments(3));
+            folder.edit(0, |bytes| bytes[kept..].fill(0));
+
+            let (mut wal, found) = folder.ready();
+            assert_eq!(found, segments(2), "kept {kept}");
+            wal.commit(2, &segment(b"another")).unwrap();
+            drop(wal);
+            assert_eq!(folder.read_all().unwrap()[2], segment(b"another"));
+            let rest = &folder.bytes(0)[end + FRAME_HEADER_BYTES + 11..];
+            assert!(rest.iter().all(|&byte| byte == 0), "the torn frame is gone");
+        }
+    }
+
+    #[test]
+    fn damage_before_a_good_segment_is_refused_wherever_it_is() {
+        let folder = Folder::new();
+        folder.write(&segments(3));
+        let good = folder.bytes(0);
+        // Every octet of the first two frames, and all of them lost at once.
+        for position in HEADER_BYTES..HEADER_BYTES + 2 * FRAME {
+            folder.edit(0, |bytes| bytes[position] ^= 0x10);
+            assert!(folder.is_refused(), "octet {position}");
+            folder.edit(0, |bytes| bytes.clone_from(&good));
+        }
+        folder.edit(0, |bytes| {
+            bytes[HEADER_BYTES..HEADER_BYTES + 2 * FRAME].fill(0);
+        });
+        assert!(folder.is_refused());
+    }
+
+    #[test]
+    fn a_flipped_bit_in_an_earlier_file_is_refused_even_in_its_last_segment() {
+        let folder = Folder::new();
+        folder.write(&segments(PER_FILE + 1));
+        let last = HEADER_BYTES + usize::from(PER_FILE - 1) * FRAME;
+        folder.edit(0, |bytes| bytes[last + 20] ^= 1);
+        assert!(folder.is_refused());
+    }
+
+    #[test]
+    fn what_lies_behind_the_last_segment_of_an_earlier_file_is_zeros_or_refused() {
+        let folder = Folder::new();
+        let mut segments = segments(PER_FILE - 1);
+        segments.push(segment(&[9; 300]));
+        folder.write(&segments);
+        assert!(
+            folder.0.path().join(file_name(18)).exists(),
+            "there is room left"
+        );
+        assert_eq!(folder.read_all().unwrap(), segments);
+        folder.edit(0, |bytes| bytes[SMALL_FILE - 1] = 1);
+        assert!(folder.is_refused());
+    }
+
+    #[test]
+    fn a_file_header_that_is_damaged_or_of_another_log_is_refused() {
+        for position in 8..HEADER_BYTES {
+            let folder = Folder::new();
+            folder.write(&segments(1));
+            folder.edit(0, |bytes| bytes[position] ^= 1);
+            assert!(folder.is_refused(), "octet {position}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_format_is_not_touched() {
+        let folder = Folder::new();
+        folder.edit(0, |bytes| bytes[7] = 2);
+        assert!(matches!(
+            folder.open(0),
+            Err(StoreError::NewerVersion(name)) if name.contains("0000000000000000.wal")
+        ));
+    }
+
+    #[test]
+    fn a_missing_file_is_refused() {
+        let folder = Folder::new();
+        folder.write(&segments(40));
+        for first in [0, PER_FILE.into()] {
+            let (path, aside) = (
+                folder.0.path().join(file_name(first)),
+                folder.0.path().join("aside"),
+            );
+            fs::rename(&path, &aside).unwrap();
+            assert!(folder.is_refused(), "file {first}");
+            fs::rename(&aside, &path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_new_file_without_a_segment_is_the_tail() {
+        let folder = Folder::new();
+        folder.write(&segments(PER_FILE + 1));
+        folder.edit(PER_FILE.into(), |bytes| bytes[HEADER_BYTES..].fill(0));
+        let (mut wal, found) = folder.ready();
+        assert_eq!(found, segments(PER_FILE));
+        wal.commit(PER_FILE.into(), &segment(b"next")).unwrap();
+    }
+
+    #[test]
+    fn a_frame_inside_an_entry_is_not_taken_for_one() {
+        let folder = Folder::new();
+        let good = frame(&segment(b"inner"), &[0; 16]);
+        folder.write(&[segment(b"first"), segment(&good)]);
+        // Tear the outer frame: what is inside stands whole behind the tear.
+        let outer = HEADER_BYTES + FRAME_HEADER_BYTES + segment(b"first").len();
+        folder.edit(0, |bytes| bytes[outer + 4] ^= 1);
+        assert_eq!(folder.read_all().unwrap(), [segment(b"first")]);
+
+        let (wal, _) = folder.ready();
+        let salted = frame(&segment(b"inner"), &wal.tail.salt);
+        assert!(has_frame(
+            &[&[1, 2, 3][..], &salted].concat(),
+            &wal.tail.salt
+        ));
+        assert!(!has_frame(&salted, &[0; 16]), "another salt, no frame");
+    }
+
+    #[test]
+    fn a_spare_file_that_is_not_all_zeros_is_made_again() {
+        let folder = Folder::new();
+        fs::write(folder.0.path().join(SPARE), vec![1; SMALL_FILE]).unwrap();
+        folder.write(&segments(20));
+        assert_eq!(folder.read_all().unwrap(), segments(20));
+    }
+
+    #[test]
+    fn nothing_is_written_before_settling_or_out_of_order() {
+        let folder = Folder::new();
+        let mut wal = folder.open(0).unwrap();
+        assert!(wal.commit(0, &segment(b"early")).is_err());
+        assert!(wal.settle().is_err(), "not read to the end");
+        let (mut wal, _) = folder.ready();
+        assert!(wal.commit(1, &segment(b"gap")).is_err());
+        assert!(wal.commit(0, b"no magic").is_err());
+        assert!(wal.commit(0, &segment(&[0; SMALL_FILE])).is_err());
+        drop(wal);
+        assert!(folder.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_journal_is_created_once() {
+        let folder = Folder::new();
+        let again = Wal::create(folder.0.path(), &LOG_ID, SMALL_FILE, &SeededRandom::new(9));
+        assert!(matches!(again, Err(StoreError::Conflict(_))));
+    }
+}

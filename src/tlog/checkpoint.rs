@@ -280,3 +280,103 @@ pub(super) fn wait<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::InMemoryKey;
+    use crate::keys::deterministic::DeterministicKey;
+    use crate::keys::memory::NewKey;
+
+    const ORIGIN: &str = "mayfly.test/log";
+    const GOLDEN: &str = "mayfly.test/log\n1\nWrEVs/Aq5qr2/5S7Ae1n/niTFWX5bXgebc99juMB36U=\n\n\
+        \u{2014} mayfly.test/log 6SbsagAAAZt22qh8BAMARzBFAiBXtmzLC1ZBz3G0dWB8XLoqrDraZxd50HXb9eLe9RSOKgIhAIBxz62jX+MFucunSiV/ZYfUTamlX9OeIMal3oaUc58+\n";
+
+    fn key() -> LogKey {
+        LogKey::new(ORIGIN, Arc::new(DeterministicKey::new(0x11))).unwrap()
+    }
+
+    fn golden_head() -> TreeHead {
+        let root = STANDARD
+            .decode("WrEVs/Aq5qr2/5S7Ae1n/niTFWX5bXgebc99juMB36U=")
+            .unwrap();
+        TreeHead {
+            size: 1,
+            root: root.try_into().unwrap(),
+            timestamp: 1_767_225_600_124,
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_has_the_bytes_of_the_golden_vector() {
+        assert_eq!(key().checkpoint(&golden_head()).unwrap(), GOLDEN);
+    }
+
+    #[test]
+    fn a_checkpoint_verifies_and_tells_its_head() {
+        assert_eq!(
+            key().identity().verify(GOLDEN.as_bytes()),
+            Ok(golden_head())
+        );
+    }
+
+    #[test]
+    fn lines_of_other_signers_are_passed_over() {
+        let cosigned = format!("{GOLDEN}\u{2014} witness.example AAAAAAECAwQ=\n");
+        assert_eq!(
+            key().identity().verify(cosigned.as_bytes()),
+            Ok(golden_head())
+        );
+    }
+
+    #[test]
+    fn notes_that_are_not_exactly_a_checkpoint_are_refused() {
+        let identity = key().identity().clone();
+        let line = GOLDEN.split_once("\n\n").unwrap().1;
+        for (what, note) in [
+            ("another size", GOLDEN.replacen("\n1\n", "\n2\n", 1)),
+            ("a leading zero", GOLDEN.replacen("\n1\n", "\n01\n", 1)),
+            ("a sign", GOLDEN.replacen("\n1\n", "\n+1\n", 1)),
+            (
+                "a size of 2^64",
+                GOLDEN.replacen("\n1\n", "\n18446744073709551616\n", 1),
+            ),
+            ("another root", GOLDEN.replacen("WrEV", "XrEV", 1)),
+            ("a short root", GOLDEN.replacen("WrEV", "", 1)),
+            (
+                "another origin",
+                GOLDEN.replacen(ORIGIN, "mayfly.test/2", 1),
+            ),
+            ("a fourth line", GOLDEN.replacen("\n\n", "\nmore\n\n", 1)),
+            ("line ends of two octets", GOLDEN.replace('\n', "\r\n")),
+            (
+                "no signature",
+                format!("{}\n\n", GOLDEN.split_once("\n\n").unwrap().0),
+            ),
+            ("the same signature twice", format!("{GOLDEN}{line}")),
+            (
+                "another timestamp",
+                GOLDEN.replacen("6SbsagAAAZt22qh8", "6SbsagAAAZt22qh9", 1),
+            ),
+            ("a damaged signature", GOLDEN.replacen("Uc58+", "Uc58/", 1)),
+            ("a line that is no signature", format!("{GOLDEN}more\n")),
+            ("no last line end", GOLDEN.trim_end().to_owned()),
+            ("nothing", String::new()),
+            (
+                "more than 64 KiB",
+                format!("{GOLDEN}{}", "\u{2014} a AAAA\n".repeat(7000)),
+            ),
+        ] {
+            assert!(
+                identity.verify(note.as_bytes()).is_err(),
+                "{what}: {note:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_clients_refuse_is_refused() {
+        let (key, _) = InMemoryKey::generate(NewKey::P384).unwrap();
+        assert!(LogKey::new(ORIGIN, Arc::new(key)).is_err());
+    }
+}

@@ -40,8 +40,6 @@ use tree::{Hash, Nodes};
 
 /// How many entries may wait for the sequencer.
 const QUEUE_LENGTH: usize = 4096;
-/// How long one entry waits for its index.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many entries may be in the journal and not yet published.
 const MAX_UNPUBLISHED: u64 = 10_000;
 /// How far the clock may be behind the newest timestamp of the log, in milliseconds.
@@ -87,8 +85,8 @@ pub struct LogParts {
     /// A file outside the store that keeps the last published checkpoint, so that a store that went back in time is
     /// noticed.
     pub high_water: Option<PathBuf>,
-    /// How often it publishes.
-    pub pace: Pace,
+    /// How long things take.
+    pub timing: Timing,
     /// Called once, with the reason, when the log cannot go on and the process has to end: what is on the disk is not
     /// known any more.
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
@@ -103,19 +101,22 @@ impl Debug for LogParts {
     }
 }
 
-/// How often checkpoints are published.
+/// How long things take.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Timing {
+    /// The longest that one entry waits for its index.
+    pub append: Duration,
     /// The shortest time between two checkpoints of a growing log.
-    pub on_growth: Duration,
+    pub growth: Duration,
     /// The time between two checkpoints of a log that does not grow.
     pub heartbeat: Duration,
 }
 
-impl Default for Pace {
+impl Default for Timing {
     fn default() -> Self {
         Self {
-            on_growth: Duration::from_millis(200),
+            append: Duration::from_secs(2),
+            growth: Duration::from_millis(200),
             heartbeat: Duration::from_secs(60),
         }
     }
@@ -325,7 +326,7 @@ impl Log {
                     mpsc::error::TrySendError::Closed(_) => FAILED,
                 })?;
         }
-        match tokio::time::timeout(APPEND_TIMEOUT, answer).await {
+        match tokio::time::timeout(self.shared.parts.timing.append, answer).await {
             Err(_) => Err(AppendError::Timeout),
             // The sequencer went away without an answer.
             Ok(Err(_)) => Err(FAILED),
@@ -553,3 +554,10 @@ impl Drop for Watch {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
+mod tests;

@@ -226,14 +226,14 @@ impl Publisher {
 
     /// Runs until the sequencer is gone, then publishes what is left.
     pub(super) fn run(mut self, committed: &Receiver<Committed>) {
-        let pace = self.shared.parts.pace;
+        let timing = self.shared.parts.timing;
         let mut last_published = Instant::now();
         let mut failing: Option<Failing> = None;
         loop {
             let due = match &failing {
                 Some(failing) => failing.last + RETRY,
-                None if self.is_published() => last_published + pace.heartbeat,
-                None => last_published + pace.on_growth,
+                None if self.is_published() => last_published + timing.heartbeat,
+                None => last_published + timing.growth,
             };
             let received = committed.recv_timeout(due.saturating_duration_since(Instant::now()));
             let is_last = matches!(received, Err(RecvTimeoutError::Disconnected));

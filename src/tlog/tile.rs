@@ -316,3 +316,189 @@ impl Edge {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::tlog::tests::PlainFormat;
+    use crate::tlog::tree::tests::{leaves, naive_root};
+
+    #[test]
+    fn paths_have_one_spelling() {
+        for (text, kind, index, width) in [
+            ("tile/0/000", TileKind::Hashes(0), 0, 256),
+            ("tile/0/005.p/1", TileKind::Hashes(0), 5, 1),
+            ("tile/5/x001/000.p/255", TileKind::Hashes(5), 1000, 255),
+            ("tile/data/x001/x234/067", TileKind::Data, 1_234_067, 256),
+        ] {
+            let path = TilePath::of_width(kind, index, width);
+            assert_eq!(path.to_string(), text);
+            assert_eq!(text.parse(), Ok(path));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for text in [
+            "",
+            "tile",
+            "tile/0",
+            "tile/0/",
+            "tile/0/5",
+            "tile/0/0005",
+            "tile/0/x000/005",
+            "tile/0/001/000",
+            "tile/0/x001",
+            "tile/0/x001/x000",
+            "tile/0/x1/000",
+            "tile/00/000",
+            "tile/+0/000",
+            "tile/6/000",
+            "tile/64/000",
+            "tile/-1/000",
+            "tile/0/000/",
+            "tile/0/000.p/0",
+            "tile/0/000.p/01",
+            "tile/0/000.p/256",
+            "tile/0/000.p/257",
+            "tile/0/000.p/",
+            "tile/0/000.p/1/",
+            "tile/0/../0/000",
+            "tile/entries/000",
+            "tile/Data/000",
+            "/tile/0/000",
+            "tile/0/000 ",
+            "tile/0/x999/x999/x999/x999/x999/x999/x999/999",
+            "tile/data/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/999",
+        ] {
+            assert_eq!(text.parse::<TilePath>(), Err(NotATilePath), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tree_has_only_the_tiles_that_it_needs() {
+        let hashes = |level, index| TilePath::full(TileKind::Hashes(level), index);
+        for (size, path, available) in [
+            (0, hashes(0, 0), 0),
+            (256, hashes(0, 0), 256),
+            (256, hashes(0, 1), 0),
+            (256, hashes(1, 0), 1),
+            (256, hashes(2, 0), 0),
+            (70_000, hashes(0, 272), 256),
+            (70_000, hashes(0, 273), 112),
+            (70_000, hashes(1, 0), 256),
+            (70_000, hashes(1, 1), 17),
+            (70_000, hashes(2, 0), 1),
+            (70_000, hashes(5, 0), 0),
+            (70_000, TilePath::full(TileKind::Data, 273), 112),
+            (u64::MAX, hashes(0, u64::MAX), 0),
+        ] {
+            assert_eq!(path.available(size), available, "{path} of {size}");
+        }
+    }
+
+    /// Pushes `count` leaves, whose entries are their own hashes, and stores the tiles that become full.
+    fn edge_over(store: &MemoryStore, count: usize) -> Edge {
+        let mut edge = Edge::default();
+        let mut full = Vec::new();
+        for leaf in leaves(count) {
+            edge.push(&PlainFormat::frame(&leaf), leaf, &mut full);
+        }
+        for (path, tile) in full {
+            store.put_immutable(&path.to_string(), &tile).unwrap();
+        }
+        edge
+    }
+
+    #[test]
+    fn the_edge_has_the_root_of_the_tree_at_every_boundary() {
+        for size in [
+            0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537,
+        ] {
+            let edge = edge_over(&MemoryStore::default(), size);
+            assert_eq!(edge.root(), naive_root(&leaves(size)), "size {size}");
+            assert_eq!(
+                edge.range(),
+                leaves(size).into_iter().collect(),
+                "size {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn full_tiles_are_those_that_the_specification_names() {
+        let store = MemoryStore::default();
+        edge_over(&store, 65_536 + 256);
+        let names = store.names();
+        assert_eq!(names.len(), 257 + 257 + 1);
+        for name in [
+            "tile/0/000",
+            "tile/0/256",
+            "tile/1/000",
+            "tile/data/000",
+            "tile/data/256",
+        ] {
+            assert!(names.iter().any(|other| other == name), "{name}");
+        }
+        let top = store.get("tile/1/000").unwrap().unwrap();
+        assert_eq!(top.len(), 8192);
+        assert_eq!(top[..32], naive_root(&leaves(256)));
+    }
+
+    #[test]
+    fn the_edge_reads_back_from_full_tiles() {
+        let store = MemoryStore::default();
+        edge_over(&store, 66_000);
+        for size in [0, 1, 255, 256, 300, 65_535, 65_536, 65_700] {
+            let edge = Edge::load(&store, &PlainFormat, size).unwrap();
+            let pushed = edge_over(&MemoryStore::default(), size as usize);
+            assert_eq!(edge.size(), size);
+            assert_eq!(edge.root(), pushed.root(), "size {size}");
+            for kind in [TileKind::Data, TileKind::Hashes(0), TileKind::Hashes(1)] {
+                assert_eq!(edge.partial(kind), pushed.partial(kind), "size {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_edge_without_its_tiles_does_not_load() {
+        let store = MemoryStore::default();
+        edge_over(&store, 256);
+        assert!(Edge::load(&store, &PlainFormat, 257).is_err());
+        store.put_mutable("tile/0/000", &[0; 8191]).unwrap();
+        assert!(Edge::load(&store, &PlainFormat, 256).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_tile_path_reads_back(
+            level in proptest::option::of(0..=MAX_LEVEL),
+            index in 0_u64..1 << 40,
+            width in 1_u64..=256,
+        ) {
+            let kind = level.map_or(TileKind::Data, TileKind::Hashes);
+            let path = TilePath::of_width(kind, index, width);
+            prop_assert_eq!(path.to_string().parse(), Ok(path));
+        }
+
+        #[test]
+        fn no_text_is_a_path_unless_it_is_written_like_one(text in "(tile/)?[0-6datx/.p]{0,20}") {
+            if let Ok(path) = text.parse::<TilePath>() {
+                prop_assert_eq!(path.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn the_edge_agrees_with_the_definition(size in 0_usize..2000) {
+            let edge = edge_over(&MemoryStore::default(), size);
+            prop_assert_eq!(edge.root(), naive_root(&leaves(size)));
+        }
+    }
+}

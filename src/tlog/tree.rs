@@ -256,3 +256,150 @@ pub fn verify_consistency(
     }
     last == 0 && old == *first_root && new == *second_root
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
+pub(super) mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// The tree head as the RFC defines it: nothing but recursion.
+    pub(in crate::tlog) fn naive_root(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => empty_root(),
+            [leaf] => *leaf,
+            _ => {
+                let mut middle = 1;
+                while middle * 2 < leaves.len() {
+                    middle *= 2;
+                }
+                let (left, right) = leaves.split_at(middle);
+                node_hash(&naive_root(left), &naive_root(right))
+            }
+        }
+    }
+
+    /// Leaves that are all different.
+    pub(in crate::tlog) fn leaves(count: usize) -> Vec<Hash> {
+        (0..count).map(|n| leaf_hash(&n.to_be_bytes())).collect()
+    }
+
+    struct Leaves<'a>(&'a [Hash]);
+
+    impl Nodes for Leaves<'_> {
+        type Error = Infallible;
+
+        fn node(&self, level: u32, index: u64) -> Result<Hash, Infallible> {
+            let (start, width) = ((index << level) as usize, 1 << level);
+            Ok(naive_root(&self.0[start..start + width]))
+        }
+    }
+
+    fn hash(hex: &str) -> Hash {
+        let octet = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        std::array::from_fn(|n| octet(2 * n))
+    }
+
+    /// The leaves that the reference implementation of RFC 6962 tests with.
+    fn reference_leaves() -> Vec<Hash> {
+        let mut leaves: Vec<&[u8]> = vec![b"", b"\0", b"\x10", b" !", b"01"];
+        leaves.push(b"@ABC");
+        leaves.push(b"PQRSTUVW");
+        leaves.push(b"`abcdefghijklmno");
+        leaves.into_iter().map(leaf_hash).collect()
+    }
+
+    #[test]
+    fn roots_are_those_of_the_reference() {
+        let leaves = reference_leaves();
+        let roots = [
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ];
+        for (size, root) in roots.into_iter().enumerate() {
+            let range: CompactRange = leaves[..size].iter().copied().collect();
+            assert_eq!(range.root(), hash(root), "size {size}");
+        }
+    }
+
+    #[test]
+    fn proofs_are_those_of_the_reference() {
+        let leaves = reference_leaves();
+        let nodes = Leaves(&leaves);
+        assert_eq!(
+            inclusion_proof(&nodes, 5, 7).unwrap(),
+            [
+                "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
+                "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+                "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            ]
+            .map(hash)
+        );
+        assert_eq!(
+            consistency_proof(&nodes, 3, 7).unwrap(),
+            [
+                "0298d122906dcfc10892cb53a73992fc5b9f493ea4c9badb27b791b4127a7fe7",
+                "07506a85fd9dd2f120eb694f86011e5bb4662e5c415a62917033d4a9624487e7",
+                "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+                "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e",
+            ]
+            .map(hash)
+        );
+        assert_eq!(
+            consistency_proof(&nodes, 4, 8).unwrap(),
+            ["6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"].map(hash)
+        );
+    }
+
+    #[test]
+    fn every_leaf_of_every_small_tree_is_proved_included() {
+        let leaves = leaves(64);
+        for size in 1..=64 {
+            let root = naive_root(&leaves[..size]);
+            for index in 0..size as u64 {
+                let proof = inclusion_proof(&Leaves(&leaves), index, size as u64).unwrap();
+                let leaf = &leaves[index as usize];
+                assert!(verify_inclusion(leaf, index, size as u64, &proof, &root));
+
+                let elsewhere = (index + 1) % size as u64;
+                assert_eq!(
+                    verify_inclusion(leaf, elsewhere, size as u64, &proof, &root),
+                    size == 1,
+                    "{index} passes for {elsewhere} of {size}"
+                );
+                let mut longer = proof;
+                longer.push(root);
+                assert!(!verify_inclusion(leaf, index, size as u64, &longer, &root));
+            }
+        }
+    }
+
+    #[test]
+    fn every_small_tree_is_proved_to_extend_every_smaller_one() {
+        let leaves = leaves(64);
+        let roots: Vec<_> = (0..=64).map(|size| naive_root(&leaves[..size])).collect();
+        let other = leaf_hash(b"other");
+        for second in 0..=64_u64 {
+            for first in 0..=second {
+                let proof = consistency_proof(&Leaves(&leaves), first, second).unwrap();
+                let (old, new) = (&roots[first as usize], &roots[second as usize]);
+                assert!(verify_consistency(first, old, second, new, &proof));
+                assert!(!verify_consistency(first, &other, second, new, &proof));
+                if first > 0 {
+                    assert!(!verify_consistency(first, old, second, &other, &proof));
+                }
+            }
+        }
+    }
+}

@@ -124,6 +124,17 @@ impl SignatureScheme {
     }
 }
 
+/// The verifier for a kind of key and its [`KeyKind::proof_scheme`].
+pub(super) fn proof_algorithm(kind: KeyKind) -> &'static dyn lc::VerificationAlgorithm {
+    match kind {
+        KeyKind::EcdsaP256 => &lc::ECDSA_P256_SHA256_ASN1,
+        KeyKind::EcdsaP384 => &lc::ECDSA_P384_SHA384_ASN1,
+        KeyKind::EcdsaP521 => &lc::ECDSA_P521_SHA512_ASN1,
+        KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => &lc::RSA_PKCS1_2048_8192_SHA256,
+        KeyKind::Ed25519 => &lc::ED25519,
+    }
+}
+
 /// The verifier for a kind of key and a scheme, where they fit.
 pub(super) fn verification_algorithm(
     kind: KeyKind,

@@ -150,16 +150,13 @@ impl Certificate {
             .extended_key_usage()
             .ok()?
             .map(|extension| extension.value);
-        let subject_key_identifier =
-            parsed
-                .extensions()
-                .iter()
-                .find_map(|extension| match extension.parsed_extension() {
-                    ParsedExtension::SubjectKeyIdentifier(identifier) => {
-                        Some(identifier.0.to_vec())
-                    }
-                    _ => None,
-                });
+        let subject_key_identifier = parsed.extensions().iter().find_map(|extension| {
+            let ParsedExtension::SubjectKeyIdentifier(identifier) = extension.parsed_extension()
+            else {
+                return None;
+            };
+            Some(identifier.0.to_vec())
+        });
         let text_of = |name: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>| {
             name.and_then(|attribute| attribute.as_str().ok())
                 .map(str::to_owned)
@@ -466,5 +463,129 @@ impl CertificateChain {
             .map(Certificate::not_after)
             .min()
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    };
+    use rcgen::{CertifiedIssuer, KeyUsagePurpose};
+
+    use super::*;
+
+    /// A CA certificate of the test's making.
+    fn params(name: &str, is_ca: IsCa, usages: &[ExtendedKeyUsagePurpose]) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = is_ca;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.extended_key_usages = usages.to_vec();
+        params
+    }
+
+    const ANY_PATH: IsCa = IsCa::Ca(BasicConstraints::Unconstrained);
+    const CODE_SIGNING: [ExtendedKeyUsagePurpose; 1] = [ExtendedKeyUsagePurpose::CodeSigning];
+
+    fn root(is_ca: IsCa) -> CertifiedIssuer<'static, KeyPair> {
+        CertifiedIssuer::self_signed(params("root", is_ca, &[]), KeyPair::generate().unwrap())
+            .unwrap()
+    }
+
+    fn below(
+        issuer: &Issuer<'static, KeyPair>,
+        name: &str,
+        is_ca: IsCa,
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> CertifiedIssuer<'static, KeyPair> {
+        CertifiedIssuer::signed_by(
+            params(name, is_ca, usages),
+            KeyPair::generate().unwrap(),
+            issuer,
+        )
+        .unwrap()
+    }
+
+    fn chain(
+        certificates: &[&CertifiedIssuer<'static, KeyPair>],
+    ) -> Result<CertificateChain, ChainError> {
+        let text: String = certificates.iter().map(|one| one.pem()).collect();
+        CertificateChain::from_pem(&text)
+    }
+
+    #[test]
+    fn chains_of_one_two_and_three_are_read_in_their_order() {
+        let root = root(ANY_PATH);
+        let upper = below(&root, "upper", ANY_PATH, &CODE_SIGNING);
+        let lower = below(&upper, "lower", ANY_PATH, &CODE_SIGNING);
+
+        for certificates in [&[&root][..], &[&upper, &root], &[&lower, &upper, &root]] {
+            let chain = chain(certificates).unwrap();
+            assert_eq!(chain.certificates().len(), certificates.len());
+            assert_eq!(chain.issuing().der(), &certificates[0].der()[..]);
+            assert_eq!(chain.root().common_name(), Some("root"));
+            assert_eq!(
+                CertificateChain::from_pem(&chain.issuing().pem()).is_ok(),
+                certificates.len() == 1
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_chain_is_refused_with_the_certificate_at_fault() {
+        let root = root(ANY_PATH);
+        let stranger = self::root(ANY_PATH);
+        let issuing = below(&root, "issuing", ANY_PATH, &CODE_SIGNING);
+        let without_usage = below(&root, "no usage", ANY_PATH, &[]);
+        let for_servers = below(
+            &root,
+            "servers",
+            ANY_PATH,
+            &[ExtendedKeyUsagePurpose::ServerAuth],
+        );
+        let leaf = below(&root, "leaf", IsCa::NoCa, &CODE_SIGNING);
+        let narrow = self::root(IsCa::Ca(BasicConstraints::Constrained(0)));
+        let below_narrow = below(&narrow, "below", ANY_PATH, &CODE_SIGNING);
+        let deeper = below(&below_narrow, "deeper", ANY_PATH, &CODE_SIGNING);
+
+        for (certificates, expected) in [
+            (&[][..], "no certificate"),
+            (&[&issuing], "does not end in a self-signed root"),
+            (&[&root, &issuing], "certificate 1"),
+            (&[&issuing, &stranger], "is not signed by the one after it"),
+            (&[&leaf, &root], "is not a CA certificate"),
+            (
+                &[&without_usage, &root],
+                "must have extended key usage code signing",
+            ),
+            (
+                &[&for_servers, &root],
+                "must have extended key usage code signing",
+            ),
+            (&[&below_narrow, &narrow], "certificate 2"),
+            (&[&deeper, &below_narrow, &narrow], "path length"),
+        ] {
+            let error = chain(certificates).unwrap_err().to_string();
+            assert!(
+                error.contains(expected),
+                "{error:?} does not say {expected:?}"
+            );
+        }
+        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", vec![1, 2, 3]));
+        for (text, expected) in [
+            ("hello", "no certificate"),
+            (key.as_str(), "there is a block `PRIVATE KEY`"),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "certificate 1 is not a valid",
+            ),
+        ] {
+            let error = CertificateChain::from_pem(text).unwrap_err().to_string();
+            assert!(
+                error.contains(expected),
+                "{error:?} does not say {expected:?}"
+            );
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::signature as lc;
 
-use super::algorithm::{KeyKind, SignatureScheme, verification_algorithm};
+use super::algorithm::{KeyKind, SignatureScheme, proof_algorithm, verification_algorithm};
 use super::der::{self, DerError, tag};
 use super::ed25519_point;
 use super::pem::{PemBlock, PemError};
@@ -156,7 +156,8 @@ pub struct BadSignature;
 #[derive(Clone)]
 pub struct SubjectPublicKey {
     spki_der: Vec<u8>,
-    key_bits_len: usize,
+    /// Where the content of the BIT STRING begins; it ends the SubjectPublicKeyInfo.
+    key_bits_start: usize,
     kind: KeyKind,
     /// The key, ready to verify with the kind's [`KeyKind::proof_scheme`].
     parsed: lc::ParsedPublicKey,
@@ -223,8 +224,7 @@ impl SubjectPublicKey {
             ED25519 => check_ed25519(key_bits)?,
             _ => return Err(refuse_algorithm(algorithm.content)),
         };
-        let verification = verification_algorithm(kind, kind.proof_scheme())
-            .ok_or(KeyError::Malformed("its algorithm has no proof"))?;
+        let verification = proof_algorithm(kind);
         let parsed = match kind {
             KeyKind::EcdsaP256 => parse_point(key_bits, 32, verification),
             KeyKind::EcdsaP384 => parse_point(key_bits, 48, verification),
@@ -235,7 +235,7 @@ impl SubjectPublicKey {
             }
         }?;
         Ok(Self {
-            key_bits_len: key_bits.len(),
+            key_bits_start: spki_der.len() - key_bits.len(),
             kind,
             parsed,
             spki_der,
@@ -251,11 +251,7 @@ impl SubjectPublicKey {
     /// The content of the `subjectPublicKey` BIT STRING, without the octet that counts unused bits.
     #[must_use]
     pub fn key_bits(&self) -> &[u8] {
-        // The BIT STRING ends the SubjectPublicKeyInfo.
-        self.spki_der
-            .len()
-            .checked_sub(self.key_bits_len)
-            .map_or(&[], |start| self.spki_der.get(start..).unwrap_or_default())
+        self.spki_der.get(self.key_bits_start..).unwrap_or_default()
     }
 
     /// The SHA-1 hash of [`Self::key_bits`]: the key's identifier (RFC 5280, section 4.2.1.2, method 1).

@@ -1,0 +1,259 @@
+//! REST v2: signing certificate, trust bundle, configuration.
+
+use std::time::Instant;
+
+use actix_web::http::header::{AUTHORIZATION, ContentType, HeaderValue};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::time::timeout_at;
+
+use crate::api::outcome::Refusal;
+use crate::api::request::{self, RequestError};
+use crate::api::{Api, DEADLINE, respond};
+use crate::ca::request::SigningRequest;
+use crate::ca::{FailedIssuance, IssuedCertificate};
+use crate::identity::IssuerConfiguration;
+use crate::metrics::Issued;
+use crate::x509::chain::{CertificateChain, certificate_pem};
+
+/// `POST`: a certificate for a token and a proven key.
+pub const SIGNING_CERT: &str = "/api/v2/signingCert";
+/// `GET`: the chains that verifiers should trust.
+pub const TRUST_BUNDLE: &str = "/api/v2/trustBundle";
+/// `GET`: the configured issuers.
+pub const CONFIGURATION: &str = "/api/v2/configuration";
+
+/// Answers that are the same for the life of the process, made once.
+#[derive(Clone, Debug)]
+pub struct Documents {
+    /// The chain's PEM blocks, issuing CA first, without line ends after them.
+    pub(super) chain: Vec<String>,
+    trust_bundle: String,
+    configuration: String,
+    pub(super) root_cert: String,
+}
+
+impl Documents {
+    /// Makes the answers for a chain and the configured issuers.
+    #[must_use]
+    pub fn new(chain: &CertificateChain, issuers: &[IssuerConfiguration]) -> Self {
+        let chain: Vec<String> = chain
+            .certificates()
+            .iter()
+            .map(|certificate| certificate.pem())
+            .collect();
+        // In this answer, unlike in that to a signing request, every PEM block ends with a line end.
+        let lines: Vec<String> = chain.iter().map(|pem| format!("{pem}\n")).collect();
+        let trust_bundle = serde_json::json!({ "chains": [{ "certificates": lines }] }).to_string();
+        let issuers: Vec<_> = issuers.iter().map(published).collect();
+        let configuration = serde_json::json!({ "issuers": issuers }).to_string();
+        // Blocks that end with a line end, joined by one: an empty line lies between them.
+        let root_cert = lines.join("\n").trim_end().to_owned();
+        Self {
+            chain,
+            trust_bundle,
+            configuration,
+            root_cert,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum SigningCertificate<'a> {
+    SignedCertificateEmbeddedSct {
+        chain: Chain<'a>,
+    },
+    #[serde(rename_all = "camelCase")]
+    SignedCertificateDetachedSct {
+        chain: Chain<'a>,
+        signed_certificate_timestamp: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct Chain<'a> {
+    certificates: Vec<&'a str>,
+}
+
+/// `POST /api/v2/signingCert`: 200 with the chain as JSON.
+pub(super) async fn signing_cert(
+    api: web::Data<Api>,
+    head: HttpRequest,
+    body: web::Payload,
+) -> HttpResponse {
+    let result = issue(
+        &api,
+        &head,
+        body,
+        |body, tokens| request::decode_v2(body, tokens),
+        "v2",
+    )
+    .await
+    .map(|issued| {
+        let leaf = certificate_pem(&issued.certificate);
+        let mut certificates = vec![leaf.as_str()];
+        certificates.extend(api.documents.chain.iter().map(String::as_str));
+        let chain = Chain { certificates };
+        HttpResponse::Ok().json(if issued.is_logged {
+            SigningCertificate::SignedCertificateEmbeddedSct { chain }
+        } else {
+            SigningCertificate::SignedCertificateDetachedSct {
+                chain,
+                signed_certificate_timestamp: "",
+            }
+        })
+    });
+    respond(&api, result)
+}
+
+/// `GET /api/v2/trustBundle`.
+pub(super) async fn trust_bundle(api: web::Data<Api>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(ContentType::json())
+        .body(api.documents.trust_bundle.clone())
+}
+
+/// `GET /api/v2/configuration`.
+pub(super) async fn configuration(api: web::Data<Api>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(ContentType::json())
+        .body(api.documents.configuration.clone())
+}
+
+/// How one of the two interfaces reads a request: its body, and the values of its `Authorization` headers.
+pub(super) type Decode = fn(&[u8], Vec<&[u8]>) -> Result<SigningRequest, RequestError>;
+
+/// Reads, decodes, issues and counts: what both versions of the interface share.
+pub(super) async fn issue(
+    api: &Api,
+    head: &HttpRequest,
+    body: web::Payload,
+    decode: Decode,
+    version: &'static str,
+) -> Result<IssuedCertificate, Refusal> {
+    let start = Instant::now();
+    let deadline = tokio::time::Instant::from_std(start + DEADLINE);
+    let result = serve(api, head, body, decode, deadline).await;
+    match &result {
+        Ok(issued) => {
+            let counted = Issued {
+                issuer: &issued.identity.issuer_id,
+                issuer_type: issued.identity.issuer_type,
+                key: issued.key_label,
+                proof: issued.proof_label,
+                sct: if issued.is_logged { "embedded" } else { "none" },
+                api: version,
+            };
+            api.metrics.issued(&counted, start.elapsed());
+            head.extensions_mut()
+                .insert(super::observe::IssuedLine::new(issued, version));
+        }
+        Err(refusal) => {
+            let reason = refusal.reason().unwrap_or(crate::reason::Reason::Internal);
+            api.metrics.refused(
+                refusal.issuer_label(),
+                reason,
+                refusal.is_our_fault(),
+                start.elapsed(),
+            );
+        }
+    }
+    result
+}
+
+/// Within the deadline: reads a body, decodes it, issues.
+async fn serve(
+    api: &Api,
+    head: &HttpRequest,
+    body: web::Payload,
+    decode: Decode,
+    deadline: tokio::time::Instant,
+) -> Result<IssuedCertificate, Refusal> {
+    let body = timeout_at(deadline, read_body(api, head, body))
+        .await
+        .unwrap_or_else(|_| Err(Refusal::body_too_slow()))?;
+    let tokens = head
+        .headers()
+        .get_all(AUTHORIZATION)
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let request = decode(&body, tokens)?;
+    match timeout_at(deadline, api.ca.issue(request)).await {
+        Ok(Ok(issued)) => Ok(issued),
+        Ok(Err(FailedIssuance { issuer_id, error })) => {
+            let text = chain_of(&error);
+            let refusal = Refusal::from(error).of_issuer(issuer_id);
+            if refusal.is_our_fault() {
+                // What the client must not read is written here, once, with its causes.
+                tracing::error!(
+                    event = "issuance_failed",
+                    error = text,
+                    "no certificate could be issued"
+                );
+            }
+            Err(refusal)
+        }
+        Err(_) => Err(Refusal::deadline()),
+    }
+}
+
+/// An issuer as `GET /api/v2/configuration` shows it.
+fn published(issuer: &IssuerConfiguration) -> serde_json::Value {
+    let url_member = if issuer.is_wildcard {
+        "wildcardIssuerUrl"
+    } else {
+        "issuerUrl"
+    };
+    serde_json::json!({
+        url_member: issuer.url,
+        "audience": issuer.audience,
+        "challengeClaim": issuer.challenge_claim,
+        "spiffeTrustDomain": "",
+        "issuerType": issuer.issuer_type,
+        "subjectDomain": issuer.subject_domain,
+        "skipEmailVerification": issuer.skip_email_verification,
+    })
+}
+
+/// An error with everything that led to it.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// Reads a body, never more of it than the limit.
+async fn read_body(
+    api: &Api,
+    head: &HttpRequest,
+    mut body: web::Payload,
+) -> Result<Vec<u8>, Refusal> {
+    let limit = api.max_body_bytes;
+    let announced = head.headers().get(actix_web::http::header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(Refusal::body_too_large(limit));
+    }
+    let mut bytes = Vec::with_capacity(
+        announced
+            .and_then(|length| usize::try_from(length).ok())
+            .unwrap_or(2048),
+    );
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| Refusal::body_incomplete())?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(Refusal::body_too_large(limit));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,302 @@
+//! What surrounds every request: its id, CORS, its metrics, and its one log line.
+
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::uri::{PathAndQuery, Uri};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
+
+use crate::api::outcome::Refused;
+use crate::api::{Api, Endpoint, method_label};
+use crate::ca::IssuedCertificate;
+use crate::metrics;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken over from a client.
+const MAX_REQUEST_ID: usize = 128;
+/// How much of a `User-Agent` is logged.
+const MAX_USER_AGENT: usize = 200;
+/// What browsers may ask for across origins; `Authorization` is not among it, so v1 is out of their reach.
+const CORS_METHODS: &str = "GET, POST, HEAD";
+const CORS_HEADERS: [&str; 3] = ["accept", "content-type", "x-requested-with"];
+
+/// What the log line says of a certificate that was handed out. No identity: that stands in the certificate.
+#[derive(Clone, Debug)]
+pub(super) struct IssuedLine {
+    issuer: std::sync::Arc<str>,
+    serial: String,
+    leaf_index: Option<u64>,
+    api: &'static str,
+}
+
+impl IssuedLine {
+    pub(super) fn new(issued: &IssuedCertificate, api: &'static str) -> Self {
+        Self {
+            issuer: std::sync::Arc::clone(&issued.identity.issuer_id),
+            serial: hex(&issued.serial),
+            leaf_index: issued.leaf_index,
+            api,
+        }
+    }
+}
+
+/// The middleware around every route of the API's listener.
+///
+/// # Errors
+/// Those of the routes; none of its own.
+pub async fn observe<B: MessageBody + 'static>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let start = Instant::now();
+    merge_leading_slashes(&mut request);
+    let request_id = request_id(&request);
+    let has_origin = request.headers().contains_key(header::ORIGIN);
+
+    let mut response = if is_preflight(&request) {
+        let answer = preflight(request.headers());
+        request.into_response(answer).map_into_right_body()
+    } else {
+        next.call(request).await?.map_into_left_body()
+    };
+
+    let headers = response.headers_mut();
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if has_origin && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            HeaderValue::from_static("*"),
+        );
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    account(&response, &request_id, start);
+    Ok(response)
+}
+
+/// Clients that join a base URL ending in `/` with a path send `//api/…`.
+fn merge_leading_slashes(request: &mut ServiceRequest) {
+    let Some(path_and_query) = request.uri().path_and_query() else {
+        return;
+    };
+    let trimmed = path_and_query.as_str().trim_start_matches('/');
+    if path_and_query.as_str().len() - trimmed.len() < 2 {
+        return;
+    }
+    let Ok(merged) = PathAndQuery::try_from(format!("/{trimmed}")) else {
+        return;
+    };
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(merged);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        request.match_info_mut().get_mut().update(&uri);
+        request.head_mut().uri = uri;
+    }
+}
+
+fn request_id(request: &ServiceRequest) -> String {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .map(HeaderValue::as_bytes)
+        .filter(|given| {
+            (1..=MAX_REQUEST_ID).contains(&given.len()) && given.iter().copied().all(is_allowed)
+        });
+    if let Some(Ok(given)) = given.map(std::str::from_utf8) {
+        return given.to_owned();
+    }
+    let mut drawn = [0; 8];
+    if let Some(api) = request.app_data::<web::Data<Api>>() {
+        // Without randomness the id is all zeros: it identifies nothing then, and nothing depends on it.
+        let _ = api.random.fill(&mut drawn);
+    }
+    hex(&drawn)
+}
+
+fn is_preflight(request: &ServiceRequest) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ORIGIN)
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// 204; the allow headers only when all that is asked for is allowed.
+fn preflight(asked: &HeaderMap) -> HttpResponse {
+    let method = asked
+        .get(header::ACCESS_CONTROL_REQUEST_METHOD)
+        .and_then(|value| value.to_str().ok());
+    let headers = asked
+        .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
+        .and_then(|value| value.to_str().ok());
+    let method_fits =
+        method.is_some_and(|method| CORS_METHODS.split(", ").any(|allowed| allowed == method));
+    let headers_fit = headers
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .all(|name| {
+            CORS_HEADERS
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(name))
+        });
+    let mut response = HttpResponse::NoContent();
+    response.append_header((
+        header::VARY,
+        "Access-Control-Request-Method, Access-Control-Request-Headers",
+    ));
+    if method_fits && headers_fit {
+        response.append_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
+        response.append_header((
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            method.unwrap_or_default().to_owned(),
+        ));
+        if let Some(headers) = headers {
+            response.append_header((header::ACCESS_CONTROL_ALLOW_HEADERS, headers.to_owned()));
+        }
+    } else {
+        // An empty value would be read as no value; the outer layer must not add the wildcard to a refusal.
+        response.append_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "null"));
+    }
+    response.finish()
+}
+
+/// Counts a request and writes its log line.
+fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
+    let request = response.request();
+    let endpoint = Endpoint::of_pattern(request.match_pattern().as_deref(), request.path());
+    let refused = response.response().extensions().get::<Refused>().cloned();
+    let observed = metrics::HttpRequest {
+        endpoint: endpoint.name,
+        method: method_label(request.method()),
+        status: response.status().as_u16(),
+        duration: start.elapsed(),
+        procedure: endpoint.procedure.map(|procedure| {
+            let code = match &refused {
+                Some(refused) => refused.grpc,
+                None if response.status().is_success() => 0,
+                // A route that refused without a word of ours: unknown.
+                None => 2,
+            };
+            (procedure, code)
+        }),
+    };
+    if let Some(api) = request.app_data::<web::Data<Api>>() {
+        api.metrics.http_request(&observed);
+    }
+    write_line(
+        request,
+        request_id,
+        &observed,
+        refused.as_ref(),
+        endpoint.is_quiet,
+    );
+}
+
+/// Writes the one log line of a request, which says no more of the client than where it is and what it is.
+fn write_line(
+    request: &HttpRequest,
+    request_id: &str,
+    observed: &metrics::HttpRequest,
+    refused: Option<&Refused>,
+    is_quiet: bool,
+) {
+    let metrics::HttpRequest {
+        endpoint,
+        method,
+        status,
+        duration,
+        ..
+    } = *observed;
+    let duration_ms = duration.as_secs_f64() * 1000.0;
+    let client_ip = request
+        .peer_addr()
+        .map(|peer| tracing::field::display(peer.ip()));
+    let user_agent = request
+        .headers()
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok());
+    let user_agent = user_agent.map(|text| text.get(..MAX_USER_AGENT).unwrap_or(text));
+    /// A line of the given level, with what every line has.
+    macro_rules! line {
+        ($level:ident, $event:literal, $message:literal $(, $($field:tt)+)?) => {
+            tracing::$level!(
+                event = $event, request_id, endpoint, method, status, duration_ms, client_ip, user_agent,
+                $($($field)+,)? $message
+            )
+        };
+    }
+    let extensions = request.extensions();
+    match (extensions.get::<IssuedLine>(), refused) {
+        (
+            Some(IssuedLine {
+                issuer,
+                serial,
+                leaf_index,
+                api,
+            }),
+            _,
+        ) => {
+            let (issuer, serial) = (&**issuer, serial.as_str());
+            line!(
+                info,
+                "certificate_issued",
+                "certificate issued",
+                api,
+                issuer,
+                serial,
+                leaf_index
+            );
+        }
+        (
+            None,
+            Some(Refused {
+                reason: Some(reason),
+                detail,
+                issuer,
+                ..
+            }),
+        ) => {
+            let (reason, detail, issuer) = (reason.as_str(), detail.as_deref(), issuer.as_deref());
+            if status >= 500 {
+                line!(
+                    error,
+                    "request_failed",
+                    "the request could not be served",
+                    reason,
+                    detail,
+                    issuer
+                );
+            } else {
+                line!(
+                    warn,
+                    "request_refused",
+                    "request refused",
+                    reason,
+                    detail,
+                    issuer
+                );
+            }
+        }
+        (None, _) if is_quiet && status < 400 => line!(debug, "http_request", "request answered"),
+        (None, _) => line!(info, "http_request", "request answered"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}

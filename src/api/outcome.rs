@@ -1,0 +1,313 @@
+//! The one table from an error to what the client reads: HTTP status, gRPC code, message, `Mayfly-Reason`, `Retry-After`.
+//!
+//! Messages begin with the fixed text that Sigstore clients know for the stage, and go on, after `: `, with what was wrong.
+
+use actix_web::HttpResponse;
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+
+use crate::api::ErrorDetail;
+use crate::api::request::RequestError;
+use crate::ca::IssueError;
+use crate::ca::authority::AuthorityError;
+use crate::ca::profile::ProfileError;
+use crate::ca::request::Stage;
+use crate::ctlog::SubmitError;
+use crate::reason::Reason;
+
+/// The header that carries the reason code.
+pub const REASON_HEADER: HeaderName = HeaderName::from_static("mayfly-reason");
+
+/// A gRPC status code (`google.rpc.Code`) with the HTTP status that goes with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Code {
+    /// The number in the body's `code`, and in gRPC.
+    pub grpc: u8,
+    /// The HTTP status.
+    pub http: StatusCode,
+}
+
+impl Code {
+    const fn new(grpc: u8, http: StatusCode) -> Self {
+        Self { grpc, http }
+    }
+
+    /// The client's request is wrong.
+    pub const INVALID_ARGUMENT: Self = Self::new(3, StatusCode::BAD_REQUEST);
+    /// The client sent its request too slowly.
+    pub const DEADLINE_EXCEEDED: Self = Self::new(4, StatusCode::REQUEST_TIMEOUT);
+    /// There is nothing at this path.
+    pub const NOT_FOUND: Self = Self::new(5, StatusCode::NOT_FOUND);
+    /// The request is larger than the limit.
+    pub const TOO_LARGE: Self = Self::new(3, StatusCode::PAYLOAD_TOO_LARGE);
+    /// Too many requests.
+    pub const RESOURCE_EXHAUSTED: Self = Self::new(8, StatusCode::TOO_MANY_REQUESTS);
+    /// This path takes other methods.
+    pub const METHOD_NOT_ALLOWED: Self = Self::new(12, StatusCode::METHOD_NOT_ALLOWED);
+    /// We failed.
+    pub const INTERNAL: Self = Self::new(13, StatusCode::INTERNAL_SERVER_ERROR);
+    /// We, or what we depend on, cannot serve now.
+    pub const UNAVAILABLE: Self = Self::new(14, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// A request that was not served.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    code: Code,
+    reason: Option<Reason>,
+    /// What clients have always been told at this stage.
+    fixed: String,
+    /// What was wrong with this request; safe to show.
+    detail: Option<String>,
+    allow: Option<&'static str>,
+    /// The configured id of the issuer, where the request came that far.
+    issuer: Option<Arc<str>>,
+}
+
+/// What the access log and the metrics want to know of a refusal; travels with the response.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The gRPC code.
+    pub grpc: u8,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// What was wrong, for the log.
+    pub detail: Option<String>,
+    /// The configured id of the issuer, where the request came that far.
+    pub issuer: Option<Arc<str>>,
+}
+
+impl Refusal {
+    /// A refusal with a fixed text alone.
+    #[must_use]
+    pub fn new(code: Code, fixed: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: None,
+            fixed: fixed.into(),
+            detail: None,
+            allow: None,
+            issuer: None,
+        }
+    }
+
+    fn with(mut self, reason: Reason, detail: impl Into<Option<String>>) -> Self {
+        self.reason = Some(reason);
+        self.detail = detail.into();
+        self
+    }
+
+    /// Nothing is served at this path.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(Code::NOT_FOUND, "Not Found")
+    }
+
+    /// The path takes other methods, named in `allow`.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let refusal = Self::new(Code::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        Self {
+            allow: Some(allow),
+            ..refusal
+        }
+    }
+
+    /// The body is longer than `limit` octets.
+    #[must_use]
+    pub fn body_too_large(limit: usize) -> Self {
+        let detail = format!("the limit is {limit} octets");
+        Self::new(Code::TOO_LARGE, "http: request body too large")
+            .with(Reason::BodyTooLarge, detail)
+    }
+
+    /// The body did not arrive within the request's deadline.
+    #[must_use]
+    pub fn body_too_slow() -> Self {
+        Self::new(
+            Code::DEADLINE_EXCEEDED,
+            "the request's body did not arrive in time",
+        )
+        .with(Reason::MalformedRequest, None)
+    }
+
+    /// The request was not served within its deadline.
+    #[must_use]
+    pub fn deadline() -> Self {
+        Self::new(
+            Code::UNAVAILABLE,
+            "the server could not answer in time; try again",
+        )
+        .with(Reason::Overloaded, None)
+    }
+
+    /// The connection ended before the body did.
+    #[must_use]
+    pub fn body_incomplete() -> Self {
+        Self::new(Code::INVALID_ARGUMENT, "the request's body is incomplete")
+            .with(Reason::MalformedRequest, None)
+    }
+
+    /// There is no service of the name that a health check asks for.
+    #[must_use]
+    pub fn unknown_service() -> Self {
+        Self::new(Code::NOT_FOUND, "unknown service")
+    }
+
+    /// The server is stopping.
+    #[must_use]
+    pub fn shutting_down() -> Self {
+        Self::new(Code::UNAVAILABLE, "the server is stopping").with(Reason::ShuttingDown, None)
+    }
+
+    /// Names the configured issuer that the request belongs to.
+    #[must_use]
+    pub fn of_issuer(mut self, issuer: Option<Arc<str>>) -> Self {
+        self.issuer = issuer;
+        self
+    }
+
+    /// The configured id of the issuer, or `unknown`: the label of the metrics.
+    #[must_use]
+    pub fn issuer_label(&self) -> &str {
+        self.issuer.as_deref().unwrap_or("unknown")
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// Whether the server or something behind it failed, and not the request.
+    #[must_use]
+    pub fn is_our_fault(&self) -> bool {
+        self.code.http.is_server_error()
+    }
+
+    /// The message of the body.
+    #[must_use]
+    pub fn message(&self, detail: ErrorDetail) -> String {
+        match (&self.detail, detail) {
+            (Some(text), ErrorDetail::Reason) => format!("{}: {text}", self.fixed),
+            _ => self.fixed.clone(),
+        }
+    }
+
+    /// The response: Fulcio's error object as JSON, whatever the client accepts.
+    #[must_use]
+    pub fn into_response(self, detail: ErrorDetail) -> HttpResponse {
+        let body = serde_json::json!({ "code": self.code.grpc, "message": self.message(detail), "details": [] });
+        let mut response =
+            HttpResponse::with_body(self.code.http, body.to_string()).map_into_boxed_body();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let (Some(reason), ErrorDetail::Reason) = (self.reason, detail) {
+            headers.insert(REASON_HEADER, HeaderValue::from_static(reason.as_str()));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.code.http == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        let refused = Refused {
+            grpc: self.code.grpc,
+            reason: self.reason,
+            detail: self.detail,
+            issuer: self.issuer,
+        };
+        response.extensions_mut().insert(refused);
+        response
+    }
+}
+
+/// The fixed texts of the stages that `ca::request::Stage` does not name.
+mod text {
+    pub(super) const TOKEN: &str = "There was an error processing the identity token";
+    pub(super) const LOG: &str = "Error entering certificate in CTL";
+    pub(super) const CA: &str = "error communicating with CA backend";
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        let fixed = match &error {
+            RequestError::NoToken { .. } | RequestError::SeveralAuthorizations => {
+                text::TOKEN.to_owned()
+            }
+            RequestError::NoKey => Stage::PublicKey.to_string(),
+            RequestError::Json(_) => {
+                return Self::new(Code::INVALID_ARGUMENT, error.to_string())
+                    .with(error.reason(), None);
+            }
+        };
+        Self::new(Code::INVALID_ARGUMENT, fixed).with(error.reason(), error.to_string())
+    }
+}
+
+impl From<IssueError> for Refusal {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Token(error) => {
+                let code = if error.is_unavailable() {
+                    Code::UNAVAILABLE
+                } else {
+                    Code::INVALID_ARGUMENT
+                };
+                Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
+            }
+            IssueError::Proof(error) => {
+                Self::new(Code::INVALID_ARGUMENT, error.stage().to_string())
+                    .with(error.reason(), error.to_string())
+            }
+            IssueError::Profile(ProfileError::Identity(error)) => {
+                Self::new(Code::INVALID_ARGUMENT, error.to_string())
+                    .with(Reason::TemplateError, None)
+            }
+            IssueError::Profile(ProfileError::Random(_)) => {
+                Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
+            }
+            IssueError::Authority(AuthorityError::EndsTooSoon { .. }) => {
+                let detail =
+                    "the CA certificate ends too soon to issue; the operator must rotate it"
+                        .to_owned();
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
+            IssueError::Authority(_) => {
+                Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
+            }
+            IssueError::Log(error) => {
+                let (code, reason, detail) = match error {
+                    SubmitError::Overloaded => (
+                        Code::UNAVAILABLE,
+                        Reason::Overloaded,
+                        "the log's queue is full",
+                    ),
+                    SubmitError::Timeout => (
+                        Code::UNAVAILABLE,
+                        Reason::CtUnavailable,
+                        "the log did not answer in time",
+                    ),
+                    SubmitError::Unavailable(_) => (
+                        Code::UNAVAILABLE,
+                        Reason::CtUnavailable,
+                        "the log cannot take entries now",
+                    ),
+                    SubmitError::Rejected(_) => (
+                        Code::INTERNAL,
+                        Reason::CtRejected,
+                        "the log refused the precertificate",
+                    ),
+                    SubmitError::BadSct(_) => (
+                        Code::INTERNAL,
+                        Reason::CtBadSct,
+                        "the log's timestamp does not verify",
+                    ),
+                };
+                Self::new(code, text::LOG).with(reason, detail.to_owned())
+            }
+        }
+    }
+}

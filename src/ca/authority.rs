@@ -1,0 +1,169 @@
+//! The authority: its chain, its key, and what must hold before it signs anything.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{CertificateParams, DistinguishedName};
+use time::OffsetDateTime;
+
+use crate::ca::profile::LIFETIME;
+use crate::keys::{SignError, SignatureAlgorithm, Signer};
+use crate::x509::chain::{CertificateChain, ChainError};
+use crate::x509::der;
+
+/// What the key signs at start to show that it is the certificate's. Not DER, so that it can never pass for a certificate.
+const START_UP_TEXT: &[u8] = b"mayfly: does this key belong to this certificate?";
+
+/// Why an authority cannot start, or cannot issue.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The chain is not valid now.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The key is another one than the certificate's.
+    #[error(
+        "the CA key does not belong to the CA certificate: the certificate ({subject}) holds public key SHA-256 {certificate}, the key file holds {key}"
+    )]
+    KeyMismatch {
+        /// The certificate's subject.
+        subject: String,
+        /// The start of the hash of the certificate's public key, hex.
+        certificate: String,
+        /// The start of the hash of the key's public half, hex.
+        key: String,
+    },
+    /// The key does not sign.
+    #[error("the CA key failed: {0}")]
+    Sign(#[from] SignError),
+    /// A certificate of the chain ends before a new certificate would.
+    #[error(
+        "the CA certificate ends at {not_after}, before a certificate issued now would; rotate the CA"
+    )]
+    EndsTooSoon {
+        /// When the first certificate of the chain ends.
+        not_after: OffsetDateTime,
+    },
+    /// Precertificate and certificate differ in more than poison and timestamp, or could not be built.
+    #[error("the certificate could not be built: {0}")]
+    Build(String),
+}
+
+/// A certificate authority: a chain and the key of its first certificate.
+pub struct Authority {
+    pub(super) chain: Arc<CertificateChain>,
+    pub(super) signer: Arc<dyn Signer>,
+    pub(super) issuer_key_hash: [u8; 32],
+    pub(super) authority_key_identifier: Option<Vec<u8>>,
+    /// What rcgen wants of an issuer; the name in it is replaced by the certificate's own bytes.
+    pub(super) issuer_params: CertificateParams,
+    verify_signatures: bool,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("chain", &self.chain)
+            .field("signer", &self.signer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Joins a chain with its key.
+    ///
+    /// Signs a fixed text and verifies it with the certificate's key, which finds a wrong key, a wrong encoding and a dead
+    /// back-end before the first request does. With `verify_signatures`, every later signature is verified too: for keys
+    /// outside this process.
+    ///
+    /// # Errors
+    /// When the chain is not valid at `now` or ends within the life of a certificate, or the key is not the chain's.
+    pub async fn new(
+        chain: Arc<CertificateChain>,
+        signer: Arc<dyn Signer>,
+        verify_signatures: bool,
+        now: OffsetDateTime,
+    ) -> Result<Self, AuthorityError> {
+        chain.check_validity(now)?;
+        let issuing = chain.issuing();
+        if issuing.public_key_der() != signer.public_key_der() {
+            return Err(AuthorityError::KeyMismatch {
+                subject: issuing.subject().to_owned(),
+                certificate: short_hash(issuing.public_key_der()),
+                key: short_hash(signer.public_key_der()),
+            });
+        }
+        let mut issuer_key_hash = [0; 32];
+        issuer_key_hash.copy_from_slice(digest(&SHA256, issuing.public_key_der()).as_ref());
+        let mut issuer_params = CertificateParams::default();
+        issuer_params.distinguished_name = DistinguishedName::new();
+        let authority = Self {
+            issuer_key_hash,
+            // RFC 5280, 4.2.1.1: the value of the issuer's own identifier, whatever method made it.
+            authority_key_identifier: issuing.subject_key_identifier().map(<[u8]>::to_vec),
+            issuer_params,
+            verify_signatures,
+            signer,
+            chain,
+        };
+        authority.check_lifetime(now)?;
+        let signature = authority.signer.sign(START_UP_TEXT).await?;
+        authority.verify(START_UP_TEXT, &signature)?;
+        Ok(authority)
+    }
+
+    /// The chain, issuing CA first.
+    #[must_use]
+    pub const fn chain(&self) -> &Arc<CertificateChain> {
+        &self.chain
+    }
+
+    /// Checks that a certificate issued at `now` would not outlive the chain.
+    ///
+    /// # Errors
+    /// [`AuthorityError::EndsTooSoon`].
+    pub fn check_lifetime(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        let not_after = self.chain.not_after();
+        if now + LIFETIME > not_after {
+            Err(AuthorityError::EndsTooSoon { not_after })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Signs a TBSCertificate and returns the whole certificate, DER (RFC 5280, section 4.1).
+    pub(super) async fn sign(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        let signature = self.signer.sign(tbs).await?;
+        if self.verify_signatures {
+            self.verify(tbs, &signature)?;
+        }
+        let bits = der::encode(der::tag::BIT_STRING, &[&[0], &signature]);
+        Ok(der::encode(
+            der::tag::SEQUENCE,
+            &[tbs, self.signer.algorithm().identifier_der(), &bits],
+        ))
+    }
+
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), SignError> {
+        use aws_lc_rs::signature as lc;
+        let algorithm: &'static dyn lc::VerificationAlgorithm = match self.signer.algorithm() {
+            SignatureAlgorithm::EcdsaP256Sha256 => &lc::ECDSA_P256_SHA256_ASN1,
+            SignatureAlgorithm::EcdsaP384Sha384 => &lc::ECDSA_P384_SHA384_ASN1,
+            SignatureAlgorithm::EcdsaP521Sha512 => &lc::ECDSA_P521_SHA512_ASN1,
+            SignatureAlgorithm::RsaPkcs1Sha256 => &lc::RSA_PKCS1_2048_8192_SHA256,
+            SignatureAlgorithm::Ed25519 => &lc::ED25519,
+        };
+        lc::UnparsedPublicKey::new(algorithm, self.chain.issuing().public_key_der())
+            .verify(message, signature)
+            .map_err(|_| SignError::BadSignature)
+    }
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes)
+        .as_ref()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! `mayfly serve`: runs an instance.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use futures_util::FutureExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::Failure;
+use crate::config::{ConfigError, ServerConfig, Settings};
+use crate::logging;
+use crate::server::{Environment, Server, Sockets};
+
+/// The arguments of `mayfly serve`.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The server's configuration [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
+    #[arg(
+        short,
+        long,
+        env = "MAYFLY_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
+    let settings = arguments.settings.with_file(arguments.config.as_deref())?;
+    let level = settings.log_level.as_deref().unwrap_or("info");
+    let format = settings.log_format.map(|name| name.0).unwrap_or_default();
+    logging::start(level, format).map_err(ConfigError::one)?;
+    let config = ServerConfig::new(settings)?;
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!(
+            event = "running_as_root",
+            "running as root, which nothing here needs; use a user of its own"
+        );
+    }
+    let stop = stop_signal()?;
+    let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
+    let server = Server::new(&config, sockets, environment, false)?;
+    server.run(None, stop)?;
+    Ok(())
+}
+
+/// How soon after the first signal another still counts as the same: `timeout` and some shells send one to the process
+/// and one to its group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// Listens for SIGTERM and SIGINT from here on; what it returns is ready at the first. A later second one ends the process
+/// at once, with exit code 1.
+///
+/// To be called before anything is made that has to be taken down again: one that comes during the start is not lost.
+///
+/// # Errors
+/// When the system gives no signals or no thread.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::defect)?;
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (
+            signal(SignalKind::terminate()).map_err(Failure::defect)?,
+            signal(SignalKind::interrupt()).map_err(Failure::defect)?,
+        )
+    };
+    let (stop, stopped) = oneshot::channel();
+    let listen = async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        next().await;
+        let first = Instant::now();
+        // The server may have failed before; then nobody waits.
+        let _ = stop.send(());
+        while first.elapsed() < SAME_SIGNAL {
+            next().await;
+        }
+        std::process::exit(1);
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(listen))
+        .map_err(Failure::defect)?;
+    Ok(stopped.map(drop))
+}
