@@ -1104,6 +1104,30 @@ mod tests {
         assert_eq!(bench.keys.status()[0].keys, 100);
     }
 
+    /// Lets what runs in the background go on until something holds.
+    async fn eventually(holds: impl Fn() -> bool) {
+        let watch = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), watch)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_bad_signature_by_a_known_key_fetches_nothing() {
+        let bench = Bench::new();
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        let forged = signed_by(&stranger(), &header());
+        assert_eq!(
+            reason(&bench, &forged).await,
+            Some(Reason::BadTokenSignature)
+        );
+        assert_eq!(bench.network.urls().len(), 2);
+    }
+
     #[tokio::test]
     async fn unknown_keys_make_us_fetch_five_times_and_then_every_ten_seconds() {
         let bench = Bench::new();
@@ -1164,10 +1188,7 @@ mod tests {
             .set(DISCOVERY, Answer::Failure(FetchError::Connect));
         bench.clock.advance(std::time::Duration::from_secs(45 * 60));
         assert_eq!(reason(&bench, &token(&bench)).await, None);
-        // Lets the fetch in the background end.
-        while bench.keys.status()[0].is_up {
-            tokio::task::yield_now().await;
-        }
+        eventually(|| !bench.keys.status()[0].is_up).await;
         assert_eq!(bench.network.urls().len(), 3);
         bench.clock.advance(std::time::Duration::from_secs(15 * 60));
         assert_eq!(
@@ -1335,9 +1356,7 @@ mod tests {
     async fn keys_can_be_fetched_ahead() {
         let bench = Bench::new();
         bench.prefetch();
-        while bench.keys.status().iter().all(|status| !status.is_up) {
-            tokio::task::yield_now().await;
-        }
+        eventually(|| bench.keys.status().iter().any(|status| status.is_up)).await;
         let before = bench.network.urls().len();
         assert_eq!(reason(&bench, &token(&bench)).await, None);
         assert_eq!((before, bench.network.urls().len()), (2, 2));
