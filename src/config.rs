@@ -408,10 +408,12 @@ impl Settings {
     }
 }
 
-/// Parser messages go on with an excerpt of the file; the place is named in ours.
+/// Parser messages end with the place, and go on with an excerpt of the file; ours begins with the place.
 fn first_line(text: &str) -> &str {
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    text.lines().next().unwrap_or(text)
+    let line = text.lines().next().unwrap_or(text);
+    line.rsplit_once(" at line ")
+        .map_or(line, |(message, _)| message)
 }
 
 /// Reads a text file of at most `limit` bytes.
@@ -692,6 +694,7 @@ mod tests {
                 error.contains(expected),
                 "{text:?} gave {error:?}, without {expected:?}"
             );
+            assert!(!error.contains(" at line "), "the place twice: {error:?}");
         }
     }
 

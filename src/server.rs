@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,11 +70,21 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] EmbeddedLogError),
+    #[error("{}: {source}", folder.display())]
+    Log {
+        /// Its folder.
+        folder: PathBuf,
+        /// Why not.
+        source: EmbeddedLogError,
+    },
     /// The log's folder cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("{}: {source}", folder.display())]
+    Store {
+        /// Which.
+        folder: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
     /// An address cannot be listened on.
     #[error(
         "{setting}: cannot listen on {address}: {source}; give another address with --{setting}"
@@ -196,15 +206,24 @@ impl Parts {
                     allow_volatile: is_throw_away,
                     allow_network: false,
                 };
+                let in_store = |source| StartError::Store {
+                    folder: folder.clone(),
+                    source,
+                };
                 let parts = EmbeddedLogParts {
-                    store: Arc::new(Folder::open(&folder, options, Arc::clone(random))?),
+                    store: Arc::new(
+                        Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
+                    ),
                     signer: Arc::new(key),
                     clock: Arc::clone(clock),
                     random: Arc::clone(random),
                     on_fatal: Arc::new(stop_at_once),
                 };
-                let log = EmbeddedLog::open(settings.clone(), &parts)?;
-                log.store_issuers(authority.chain())?;
+                let log = EmbeddedLog::open(settings.clone(), &parts).map_err(|source| {
+                    let folder = folder.clone();
+                    StartError::Log { folder, source }
+                })?;
+                log.store_issuers(authority.chain()).map_err(in_store)?;
                 Some(Arc::new(log))
             }
             None => {
@@ -507,11 +526,13 @@ pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError>
 pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError> {
     let issuers =
         load_issuers(&config.identity_config, false).map(|issuers| issuers.configuration());
+    let folder = log_folder(&config.data_dir);
     let log = config
         .log
         .as_ref()
-        .map(|_| LogDescription::read(&log_folder(&config.data_dir)))
-        .transpose()?;
+        .map(|_| LogDescription::read(&folder))
+        .transpose()
+        .map_err(|source| StartError::Log { folder, source })?;
     // An identity file that is not finished yet keeps nobody from giving clients what they trust.
     Ok(trust_material(
         config,

@@ -99,15 +99,18 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match &error {
             StartError::Bind { .. } => Self::dependency(error),
-            StartError::Store(StoreError::Locked) => Self::dependency(error),
+            StartError::Store {
+                source: StoreError::Locked,
+                ..
+            } => Self::dependency(error),
             StartError::System(_) => Self::defect(error),
             StartError::Config(_)
             | StartError::Key(_)
             | StartError::Chain { .. }
             | StartError::Authority(_)
             | StartError::Tls(_)
-            | StartError::Log(_)
-            | StartError::Store(_) => Self::configuration(error),
+            | StartError::Log { .. }
+            | StartError::Store { .. } => Self::configuration(error),
         }
     }
 }

@@ -138,6 +138,10 @@ fn used_modules(text: &str) -> BTreeMap<String, Vec<usize>> {
     used
 }
 
+#[expect(
+    clippy::unwrap_used,
+    reason = "without the source there is nothing to test"
+)]
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
