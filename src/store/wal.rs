@@ -157,7 +157,7 @@ impl Wal {
             self.state = State::Read;
             return Ok(());
         };
-        if rest.iter().any(|&byte| byte != 0) || next != self.next_number {
+        if !without_blank_end(rest).is_empty() || next != self.next_number {
             return Err(StoreError::Damaged(format!(
                 "segment {} is unreadable, and the journal file of segment {next} follows it",
                 self.next_number
@@ -434,7 +434,8 @@ fn frame_at<'a>(bytes: &'a [u8], salt: &[u8; 16]) -> Option<&'a [u8]> {
 /// Whether a good frame begins anywhere in `bytes`.
 fn has_frame(bytes: &[u8], salt: &[u8; 16]) -> bool {
     let mark = FRAME_HEADER_BYTES + SEGMENT_MAGIC.len();
-    bytes.windows(mark).enumerate().any(|(position, window)| {
+    let used = without_blank_end(bytes);
+    used.windows(mark).enumerate().any(|(position, window)| {
         window.ends_with(&SEGMENT_MAGIC)
             && bytes
                 .get(position..)
@@ -442,11 +443,20 @@ fn has_frame(bytes: &[u8], salt: &[u8; 16]) -> bool {
     })
 }
 
+/// Bytes without the zeros at their end, to within a block: most of a journal file is blank, and every start looks at it.
+fn without_blank_end(bytes: &[u8]) -> &[u8] {
+    const BLANK: [u8; 4096] = [0; 4096];
+    let blocks = bytes.rchunks(BLANK.len());
+    let blank = blocks.take_while(|block| BLANK.starts_with(block));
+    let used = bytes.len() - blank.map(<[u8]>::len).sum::<usize>();
+    bytes.get(..used).unwrap_or(bytes)
+}
+
 /// Makes the spare file, unless it is there: nothing but zeros, all of them on the disk.
 fn fill_spare(folder: &Path, file_bytes: usize) -> Result<(), StoreError> {
     let path = folder.join(SPARE);
     let is_good = fs::read(&path)
-        .is_ok_and(|bytes| bytes.len() == file_bytes && bytes.iter().all(|&byte| byte == 0));
+        .is_ok_and(|bytes| bytes.len() == file_bytes && without_blank_end(&bytes).is_empty());
     if is_good {
         return Ok(());
     }

@@ -1,0 +1,135 @@
+//! A CA key and a log that count what they are asked, and fail when they are told to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::{BoxFuture, FutureExt, ready};
+use mayfly::ctlog::{CtLog, SignedCertificateTimestamp, Submission, SubmitError};
+use mayfly::keys::{SignError, SignatureAlgorithm, Signer};
+use tokio::sync::watch;
+
+/// A key that can fail.
+#[derive(Debug)]
+pub(crate) struct WatchedKey {
+    key: Arc<dyn Signer>,
+    signatures: AtomicU64,
+    /// How many signatures it gives before it fails.
+    left: AtomicU64,
+}
+
+impl WatchedKey {
+    pub(crate) fn new(key: Arc<dyn Signer>) -> Self {
+        Self {
+            key,
+            signatures: AtomicU64::new(0),
+            left: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// How often it was asked to sign.
+    pub(crate) fn signatures(&self) -> u64 {
+        self.signatures.load(Ordering::Relaxed)
+    }
+
+    /// Fails after so many signatures more.
+    pub(crate) fn fail_after(&self, signatures: u64) {
+        self.left.store(signatures, Ordering::Relaxed);
+    }
+
+    /// The key itself.
+    pub(crate) fn unwatched(&self) -> &dyn Signer {
+        self.key.as_ref()
+    }
+}
+
+impl Signer for WatchedKey {
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.algorithm()
+    }
+
+    fn public_key_der(&self) -> &[u8] {
+        self.key.public_key_der()
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        self.signatures.fetch_add(1, Ordering::Relaxed);
+        let one_less = |left: u64| left.checked_sub(1);
+        if self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_err()
+        {
+            return ready(Err(SignError::Backend(
+                "slot 3 of the module at 10.9.8.7 is gone".to_owned(),
+            )))
+            .boxed();
+        }
+        self.key.sign(message)
+    }
+}
+
+/// A log that can fail, or keep its answers back.
+#[derive(Debug)]
+pub(crate) struct WatchedLog {
+    log: Arc<dyn CtLog>,
+    submissions: AtomicU64,
+    fault: Mutex<Option<fn() -> SubmitError>>,
+    is_held: watch::Sender<bool>,
+}
+
+impl WatchedLog {
+    pub(crate) fn new(log: Arc<dyn CtLog>) -> Self {
+        Self {
+            log,
+            submissions: AtomicU64::new(0),
+            fault: Mutex::default(),
+            is_held: watch::Sender::new(false),
+        }
+    }
+
+    /// How often something was submitted.
+    pub(crate) fn submissions(&self) -> u64 {
+        self.submissions.load(Ordering::Relaxed)
+    }
+
+    /// Fails from now on.
+    pub(crate) fn fail_with(&self, fault: fn() -> SubmitError) {
+        *self.fault.lock().unwrap() = Some(fault);
+    }
+
+    /// Does not answer until it is let go.
+    pub(crate) fn hold(&self) {
+        self.is_held.send_replace(true);
+    }
+
+    /// Answers what waits.
+    pub(crate) fn let_go(&self) {
+        self.is_held.send_replace(false);
+    }
+}
+
+impl CtLog for WatchedLog {
+    fn name(&self) -> &str {
+        self.log.name()
+    }
+
+    fn submit(
+        &self,
+        submission: Submission,
+    ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
+        self.submissions.fetch_add(1, Ordering::Relaxed);
+        let fault = *self.fault.lock().unwrap();
+        let mut is_held = self.is_held.subscribe();
+        async move {
+            is_held
+                .wait_for(|is_held| !is_held)
+                .await
+                .expect("the log lives as long as the server");
+            match fault {
+                Some(fault) => Err(fault()),
+                None => self.log.submit(submission).await,
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,281 @@
+//! A whole server in this process: real sockets, a real data folder, test issuers beside the API, and a clock that stands
+//! still.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use futures_util::FutureExt;
+use mayfly::ca::authority::Authority;
+use mayfly::ca::hierarchy::Names;
+use mayfly::clock::{Clock, FixedClock};
+use mayfly::config::{PublicUrl, ServerConfig, Settings};
+use mayfly::ctlog::embedded::EmbeddedLog;
+use mayfly::dev::DevIssuers;
+use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
+use mayfly::instance::NewInstance;
+use mayfly::keys::file;
+use mayfly::random::{Random, SystemRandomness};
+use mayfly::server::{Environment, ExtraRoutes, Parts, Server, Sockets, StartError};
+use mayfly::trust::TrustMaterial;
+use tokio::sync::oneshot;
+
+use super::document;
+use super::faults::{WatchedKey, WatchedLog};
+use super::http::{self, Answer, Request};
+use super::key::TestKey;
+
+/// When the tests take place.
+pub(crate) const NOW: &str = "2026-01-02T03:04:05Z";
+/// Whose certificate is asked for.
+pub(crate) const EMAIL: &str = "ada@example.com";
+/// The path of version 2's signing endpoint.
+pub(crate) const V2: &str = "/api/v2/signingCert";
+/// The path of version 1's signing endpoint.
+pub(crate) const V1: &str = "/api/v1/signingCert";
+
+/// A running server. It stops when it is dropped.
+pub(crate) struct TestServer {
+    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics_address: SocketAddr,
+    pub(crate) clock: Arc<FixedClock>,
+    pub(crate) issuers: Arc<DevIssuers>,
+    pub(crate) trust: TrustMaterial,
+    pub(crate) key: Arc<WatchedKey>,
+    /// What the server submits to; nothing with `--no-ct`.
+    pub(crate) log: Option<Arc<WatchedLog>>,
+    own_log: Option<Arc<EmbeddedLog>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
+    _folder: tempfile::TempDir,
+}
+
+/// What an answer must not have changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Traces {
+    /// Entries in the log.
+    pub(crate) entries: u64,
+    /// Submissions to the log.
+    pub(crate) submissions: u64,
+    /// Signatures by the CA's key.
+    pub(crate) signatures: u64,
+    /// Certificates that were handed out, by the metric.
+    pub(crate) certificates: u64,
+}
+
+impl TestServer {
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {}, "")
+    }
+
+    /// Starts with other settings, and with further entries (YAML) in the identity file. `{base}` in them stands for the
+    /// server's URL.
+    pub(crate) fn start_with(change: impl FnOnce(&mut Settings), more_issuers: &str) -> Self {
+        // The second and later servers of this process find it installed.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(FixedClock::at(NOW));
+        let environment = Environment {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+        };
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sockets = Sockets::bind(loopback, loopback).unwrap();
+        let (address, metrics_address) = (
+            sockets.api_address().unwrap(),
+            sockets.metrics_address().unwrap(),
+        );
+        let url = format!("http://{address}");
+
+        let data_dir = folder.path().join("data");
+        let t = std::time::Instant::now();
+        make_instance(&data_dir, &url, &environment);
+        eprintln!("instance {:?}", t.elapsed());
+        let issuers = Arc::new(DevIssuers::new(&url, test_keys(), &environment.clock));
+        let identity_config = folder.path().join("identity.yaml");
+        let identity_file = issuers.identity_file() + &more_issuers.replace("{base}", &url);
+        std::fs::write(&identity_config, identity_file).unwrap();
+        let mut settings = Settings {
+            data_dir: Some(data_dir),
+            identity_config: Some(identity_config),
+            workers: Some(1),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let config = ServerConfig::new(settings).unwrap();
+
+        let t = std::time::Instant::now();
+        let mut parts = Parts::load(&config, &environment, true).unwrap();
+        let key = file::load(&config.ca_key, None, false).unwrap();
+        let key = Arc::new(WatchedKey::new(Arc::new(key)));
+        let chain = Arc::clone(parts.authority.chain());
+        let authority = Authority::new(chain, Arc::clone(&key) as _, false, clock.now());
+        parts.authority = authority.now_or_never().unwrap().unwrap();
+        let log = parts
+            .submit_to
+            .take()
+            .map(|log| Arc::new(WatchedLog::new(log)));
+        parts.submit_to = log.clone().map(|log| log as _);
+        let own_log = parts.log.clone();
+
+        let server = Server::assemble(&config, sockets, &environment, parts).unwrap();
+        let trust = server.trust().clone();
+        let routes: ExtraRoutes = {
+            let issuers = Arc::clone(&issuers);
+            Arc::new(move |routes| issuers.configure(routes))
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || server.run(Some(routes), stopped.map(drop)));
+        Self {
+            url,
+            address,
+            metrics_address,
+            clock,
+            issuers,
+            trust,
+            key,
+            log,
+            own_log,
+            stop: Some(stop),
+            thread: Some(thread),
+            _folder: folder,
+        }
+    }
+
+    /// Sends a request, and holds the answer against `openapi.yaml`.
+    pub(crate) fn send(&self, request: &Request) -> Answer {
+        let answer = http::send(self.address, request);
+        document::check(request, &answer);
+        answer
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.send(&Request::get(target))
+    }
+
+    /// A token of the issuer for e-mail addresses.
+    pub(crate) fn token(&self, claims: &TestClaims) -> String {
+        self.issuers
+            .email()
+            .unwrap()
+            .token(claims, TestAlgorithm::Es256)
+            .unwrap()
+    }
+
+    /// A request of version 2 that is answered with a certificate.
+    pub(crate) fn good_request(&self) -> Request {
+        let token = self.token(&TestClaims::email(EMAIL));
+        Request::post(V2, TestKey::generate().v2(EMAIL).to_string()).bearer(&token)
+    }
+
+    /// A request of version 1 that is answered with a certificate.
+    pub(crate) fn good_request_v1(&self) -> Request {
+        let token = self.token(&TestClaims::email(EMAIL));
+        Request::post(V1, TestKey::generate().v1(EMAIL).to_string()).bearer(&token)
+    }
+
+    pub(crate) fn traces(&self) -> Traces {
+        Traces {
+            entries: self.own_log.as_ref().map_or(0, |log| log.tip_size()),
+            submissions: self.log.as_ref().map_or(0, |log| log.submissions()),
+            signatures: self.key.signatures(),
+            certificates: self.metric("fulcio_new_certs"),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        http::send(self.metrics_address, &Request::get("/metrics"))
+            .text()
+            .to_owned()
+    }
+
+    /// The value of a series, named with its labels as `/metrics` writes it; 0 when there is none.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let metrics = self.metrics();
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// How many requests for a certificate were refused for a reason, whatever the issuer.
+    pub(crate) fn refusals(&self, reason: &str) -> u64 {
+        let metrics = self.metrics();
+        let series = metrics
+            .lines()
+            .filter(|line| line.starts_with("mayfly_certificate_requests_refused_total{"));
+        let counted = series.filter(|line| line.contains(&format!(r#"reason="{reason}""#)));
+        counted
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// Begins to stop, as a signal does.
+    pub(crate) fn begin_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // A server that has failed listens no more; joining its thread tells.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Stops, and waits for the end.
+    pub(crate) fn stop(mut self) -> Result<(), StartError> {
+        self.begin_to_stop();
+        self.thread
+            .take()
+            .map_or(Ok(()), |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.begin_to_stop();
+        if let Some(log) = &self.log {
+            log.let_go();
+        }
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+/// Makes an instance with unencrypted keys.
+pub(crate) fn make_instance(data_dir: &Path, url: &str, environment: &Environment) {
+    let public_url: PublicUrl = url.parse().unwrap();
+    let instance = NewInstance {
+        data_dir,
+        public_url: &public_url,
+        names: Names {
+            organization: "Test".to_owned(),
+            common_name: "Test root".to_owned(),
+        },
+        passphrase: None,
+        high_water: None,
+        is_throw_away: true,
+        clock: &environment.clock,
+        random: &environment.random,
+    };
+    instance.create().unwrap();
+}
+
+/// The test issuers' keys, made once: an RSA key takes a while.
+pub(crate) fn test_keys() -> &'static Arc<TestKeys> {
+    static KEYS: OnceLock<Arc<TestKeys>> = OnceLock::new();
+    KEYS.get_or_init(|| Arc::new(TestKeys::generate().unwrap()))
+}
+
+/// The parts of a JSON object, to compare without order.
+pub(crate) fn members(value: &serde_json::Value) -> BTreeMap<String, serde_json::Value> {
+    value
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
