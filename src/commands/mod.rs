@@ -10,6 +10,7 @@ use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
 
+mod bench;
 mod dev;
 mod healthcheck;
 mod init;
@@ -47,6 +48,9 @@ enum Command {
     Trust(trust::Command),
     /// Ask a running server whether it serves
     Healthcheck(healthcheck::Arguments),
+    /// Measure speed and memory
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// A command that did not succeed: what to print, and the exit code.
@@ -137,6 +141,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Bench(command) => bench::run(command, &environment),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

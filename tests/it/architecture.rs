@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &[]),
     ("logging", &["clock"]),
     ("dev", &["clock"]),
+    ("bench", &["client", "clock", "dev", "random"]),
     ("config", &["api", "ca", "ctlog", "logging", "trust"]),
     (
         "instance",
@@ -59,8 +60,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "ca", "client", "clock", "config", "dev", "instance", "keys", "logging", "random",
-            "server", "tlog", "trust", "x509", "store",
+            "bench", "ca", "client", "clock", "config", "dev", "instance", "keys", "logging",
+            "random", "server", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -1,0 +1,303 @@
+//! The load: requests that were made before, sent over a number of connections, each waiting for its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::task::JoinSet;
+
+use super::http::{self, Connection};
+use super::issuer::BenchIssuer;
+use crate::client::{self, Expected};
+use crate::clock::Clock;
+
+/// Where certificates are asked for.
+const SIGNING_CERT: &str = "/api/v2/signingCert";
+/// One answer in so many is checked.
+const CHECK_ONE_IN: usize = 100;
+
+/// Why a load cannot be made or driven.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The cryptographic library failed.
+    #[error("the cryptographic library failed")]
+    Cryptography,
+    /// The server does not answer as a Mayfly does.
+    #[error("{url}: {what}")]
+    Server {
+        /// What was asked.
+        url: String,
+        /// What came of it.
+        what: String,
+    },
+}
+
+/// A server, as its clients know it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The `Host` of every request.
+    pub host: String,
+}
+
+impl Target {
+    /// Fetches a page.
+    ///
+    /// # Errors
+    /// When nobody listens, or the answer is not 200.
+    pub async fn get(&self, path: &str) -> Result<Vec<u8>, LoadError> {
+        let failed = |what: String| LoadError::Server {
+            url: format!("http://{}{path}", self.host),
+            what,
+        };
+        let mut connection = Connection::open(self.address)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let request = http::get(&self.host, path);
+        let answer = connection
+            .ask(&request)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        if answer.status != 200 {
+            return Err(failed(format!("status {}", answer.status)));
+        }
+        Ok(answer.body.to_vec())
+    }
+
+    /// What the server's own pages say that clients must trust: whose signatures the checks expect.
+    ///
+    /// # Errors
+    /// When a page is missing or has another form.
+    pub async fn trust(&self, log_path: &str) -> Result<Trust, LoadError> {
+        let malformed = |path: &str| LoadError::Server {
+            url: format!("http://{}{path}", self.host),
+            what: "the answer has another form than expected".to_owned(),
+        };
+        let bundle_path = "/api/v2/trustBundle";
+        let bundle: serde_json::Value = serde_json::from_slice(&self.get(bundle_path).await?)
+            .map_err(|_| malformed(bundle_path))?;
+        let authority = bundle
+            .pointer("/chains/0/certificates/0")
+            .and_then(serde_json::Value::as_str)
+            .and_then(|text| pem::parse(text).ok())
+            .ok_or_else(|| malformed(bundle_path))?;
+        let log_page = format!("{}/log.v3.json", log_path.trim_end_matches('/'));
+        let log: serde_json::Value = serde_json::from_slice(&self.get(&log_page).await?)
+            .map_err(|_| malformed(&log_page))?;
+        let log_key_der = log
+            .get("key")
+            .and_then(serde_json::Value::as_str)
+            .and_then(|text| STANDARD.decode(text).ok())
+            .ok_or_else(|| malformed(&log_page))?;
+        Ok(Trust {
+            authority_der: authority.into_contents(),
+            log_key_der,
+        })
+    }
+}
+
+/// Whose signatures are expected.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The issuing CA's certificate, DER.
+    pub authority_der: Vec<u8>,
+    /// The log's key, a DER SubjectPublicKeyInfo.
+    pub log_key_der: Vec<u8>,
+}
+
+/// A request, ready to be sent.
+#[derive(Debug)]
+struct Request {
+    bytes: Vec<u8>,
+    /// What its answer is checked against; for one in a hundred.
+    asked: Option<Asked>,
+}
+
+#[derive(Clone, Debug)]
+struct Asked {
+    email: String,
+    public_key_der: Vec<u8>,
+}
+
+/// Requests, each with a token, an identity and a key of its own.
+#[derive(Debug)]
+pub struct Load {
+    requests: Vec<Request>,
+}
+
+impl Load {
+    /// Makes `count` requests; on every core, as an RSA signature takes longer than the certificate that it leads to.
+    ///
+    /// # Errors
+    /// When the cryptographic library fails.
+    pub fn prepare(count: usize, issuer: &BenchIssuer, host: &str) -> Result<Self, LoadError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = count.div_ceil(threads);
+        let prepared = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|worker| {
+                    let numbers = worker * share..((worker + 1) * share).min(count);
+                    scope.spawn(move || {
+                        let requests = numbers.map(|number| Request::prepare(number, issuer, host));
+                        requests.collect::<Option<Vec<_>>>()
+                    })
+                })
+                .collect();
+            let done = workers.into_iter().map(|worker| worker.join().ok()?);
+            done.collect::<Option<Vec<_>>>()
+        });
+        let requests = prepared.ok_or(LoadError::Cryptography)?.into_iter();
+        Ok(Self {
+            requests: requests.flatten().collect(),
+        })
+    }
+
+    /// Sends every request over `connections` connections, each of which waits for an answer before it sends the next.
+    pub async fn drive(self, target: &Target, connections: usize) -> Outcome {
+        let load = Arc::new(self);
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut drivers = JoinSet::new();
+        let start = Instant::now();
+        for _ in 0..connections {
+            let address = target.address;
+            let (load, next) = (Arc::clone(&load), Arc::clone(&next));
+            drivers.spawn(async move { load.drive_one(address, &next).await });
+        }
+        let mut outcome = Outcome::default();
+        while let Some(joined) = drivers.join_next().await {
+            match joined {
+                Ok(part) => outcome.add(part),
+                Err(error) => outcome.fail(error.to_string()),
+            }
+        }
+        outcome.elapsed = start.elapsed();
+        outcome.latencies.sort_unstable();
+        // Requests that no connection was left for.
+        let unsent = load.requests.len() - outcome.latencies.len() - outcome.failed;
+        outcome.failed += unsent;
+        outcome
+    }
+
+    async fn drive_one(&self, address: SocketAddr, next: &AtomicUsize) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut connection = match Connection::open(address).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                outcome.first_failure = Some(format!("cannot connect: {error}"));
+                return outcome;
+            }
+        };
+        while let Some(request) = self.requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let start = Instant::now();
+            match connection.ask(&request.bytes).await {
+                Ok(answer) if answer.status == 200 => {
+                    outcome.latencies.push(start.elapsed());
+                    if let Some(asked) = &request.asked {
+                        outcome.kept.push((asked.clone(), answer.body.to_vec()));
+                    }
+                }
+                Ok(answer) => {
+                    let body = String::from_utf8_lossy(answer.body);
+                    outcome.fail(format!("status {}: {body}", answer.status));
+                }
+                Err(error) => {
+                    outcome.fail(format!("the connection broke: {error}"));
+                    return outcome;
+                }
+            }
+        }
+        outcome
+    }
+}
+
+impl Request {
+    fn prepare(number: usize, issuer: &BenchIssuer, host: &str) -> Option<Self> {
+        let email = format!("user-{number}@bench.example.com");
+        let token = issuer.token(&email, &format!("bench-{number}")).ok()?;
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).ok()?;
+        let public_key_der = key.public_key().as_der().ok()?.as_ref().to_vec();
+        let proof = key.sign(&SystemRandom::new(), email.as_bytes()).ok()?;
+        let public_key = pem::encode_config(
+            &pem::Pem::new("PUBLIC KEY", public_key_der.as_slice()),
+            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+        );
+        let body = serde_json::json!({
+            "credentials": { "oidcIdentityToken": token },
+            "publicKeyRequest": {
+                "publicKey": { "algorithm": "ECDSA", "content": public_key },
+                "proofOfPossession": STANDARD.encode(proof.as_ref()),
+            },
+        });
+        let is_checked = number.is_multiple_of(CHECK_ONE_IN);
+        Some(Self {
+            bytes: http::post_json(host, SIGNING_CERT, &body.to_string()),
+            asked: is_checked.then_some(Asked {
+                email,
+                public_key_der,
+            }),
+        })
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// From the first byte sent to the last received, of each request that was answered with 200; shortest first.
+    pub latencies: Vec<Duration>,
+    /// How many requests were not.
+    pub failed: usize,
+    /// What happened to the first of them.
+    pub first_failure: Option<String>,
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+    /// One answer in a hundred, with what it is checked against.
+    kept: Vec<(Asked, Vec<u8>)>,
+}
+
+impl Outcome {
+    fn add(&mut self, part: Self) {
+        self.latencies.extend(part.latencies);
+        self.failed += part.failed;
+        self.first_failure = self.first_failure.take().or(part.first_failure);
+        self.kept.extend(part.kept);
+    }
+
+    fn fail(&mut self, what: String) {
+        self.failed += 1;
+        self.first_failure.get_or_insert(what);
+    }
+
+    /// Checks the answers that were kept, all of what a client checks, with another implementation than the server's.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// With the first one that does not hold.
+    pub fn check(
+        &self,
+        trust: &Trust,
+        issuer: &BenchIssuer,
+        clock: &dyn Clock,
+    ) -> Result<usize, client::CheckError> {
+        for (asked, body) in &self.kept {
+            let certificates = client::certificates_of_answer(body)?;
+            let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
+            let expected = Expected {
+                public_key_der: &asked.public_key_der,
+                name: &asked.email,
+                issuer: issuer.url(),
+                authority_der: &trust.authority_der,
+                log_key_der: &trust.log_key_der,
+                now: clock.now(),
+            };
+            client::check_certificate(leaf, &expected)?;
+        }
+        Ok(self.kept.len())
+    }
+}
