@@ -258,7 +258,7 @@ pub struct Outcome {
     /// From the first request to the last answer.
     pub elapsed: Duration,
     /// One answer in a hundred, with what it is checked against.
-    kept: Vec<(Asked, Vec<u8>)>,
+    pub(super) kept: Vec<(Asked, Vec<u8>)>,
 }
 
 impl Outcome {

@@ -404,7 +404,7 @@ mod tests {
             median: micros(100),
             p99: micros(200),
         };
-        let mut run = |connections, latency, cpu| {
+        let run = |connections, latency, cpu| {
             let outcome = Outcome {
                 latencies: vec![latency; 10],
                 elapsed: micros(1000),
