@@ -121,7 +121,7 @@ struct Request {
 }
 
 #[derive(Clone, Debug)]
-struct Asked {
+pub(super) struct Asked {
     email: String,
     public_key_der: Vec<u8>,
 }

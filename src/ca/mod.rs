@@ -8,8 +8,7 @@ use time::OffsetDateTime;
 
 use crate::clock::Clock;
 use crate::ctlog::{CtLog, SubmitError};
-use crate::identity::verifier::RefusedToken;
-use crate::identity::{Identity, TokenError, TokenVerifier};
+use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
 

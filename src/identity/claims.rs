@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::error::TokenError;
 use super::excerpt::{Excerpt, is_invisible};
 use super::json::Object;
-use super::verifier::TokenError;
 use super::{BuildFact, BuildFacts, Identity, Issuer, San};
 
 /// The longest value of a claim that goes into a certificate, in octets.

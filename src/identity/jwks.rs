@@ -16,10 +16,10 @@ use time::{Duration, OffsetDateTime};
 use tokio::runtime::Handle;
 use url::Url;
 
+use super::error::TokenError;
 use super::excerpt::Excerpt;
 use super::json::{Object, parse_object};
 use super::jws::{Algorithm, UnverifiedToken, names};
-use super::verifier::TokenError;
 use crate::clock::Clock;
 use crate::fetch::{AddressPolicy, ExtraRoots, FetchError, FetchRequest, Fetcher};
 

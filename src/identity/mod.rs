@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 pub mod claims;
 pub mod config;
+pub mod error;
 pub mod excerpt;
 pub mod issuers;
 pub mod json;
@@ -17,9 +18,10 @@ pub mod verifier;
 pub(crate) mod testing;
 
 pub use config::{Finding, Severity};
+pub use error::{RefusedToken, TokenError};
 pub use issuers::{Issuer, IssuerConfiguration, Issuers};
 pub use jwks::KeySource;
-pub use verifier::{TokenError, TokenVerifier};
+pub use verifier::TokenVerifier;
 
 /// What a verified token proves about its bearer.
 #[derive(Clone, Debug, Eq, PartialEq)]

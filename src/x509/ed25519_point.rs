@@ -2,7 +2,8 @@
 
 /// Whether the encoding is canonical (RFC 8032, section 5.1.3) and the point is none of the eight of small order, for which
 /// everyone knows a signature (Chalkias et al.: "Taming the Many EdDSAs", 2020).
-pub(super) fn is_usable(encoded: &[u8; 32]) -> bool {
+#[must_use]
+pub fn is_usable(encoded: &[u8; 32]) -> bool {
     /// The y coordinates of the points of order 8, little endian.
     const ORDER_EIGHT: [[u8; 32]; 2] = [
         [

@@ -4,7 +4,7 @@ pub mod algorithm;
 pub mod chain;
 pub mod csr;
 pub mod der;
-mod ed25519_point;
+pub mod ed25519_point;
 pub mod pem;
 pub mod spki;
 #[cfg(test)]

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["reason", "random"]),
     ("fetch", &["reason"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
-    ("identity", &["clock", "fetch", "random", "reason"]),
+    ("identity", &["clock", "fetch", "random", "reason", "x509"]),
     ("tlog", &["clock", "keys", "random", "reason", "store"]),
     // Layer 3: what the product is for.
     (

@@ -1,0 +1,167 @@
+//! Why an ID token was not accepted.
+
+use std::sync::Arc;
+
+use super::excerpt::Excerpt;
+use crate::reason::Reason;
+
+/// Why an ID token was not accepted. The texts are fit for the client that sent it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TokenError {
+    /// More octets than the limit.
+    #[error("the ID token has {octets} octets, expected at most 32768")]
+    TooLarge {
+        /// How many there are.
+        octets: usize,
+    },
+    /// Not a JWS in compact form over a JSON object, or a claim of the wrong type.
+    #[error("the ID token is malformed: {0}")]
+    Malformed(String),
+    /// An algorithm that is not accepted: at all, or from this issuer.
+    #[error("the ID token is signed with {found}, expected one of {expected}")]
+    UnsupportedAlgorithm {
+        /// The header's `alg`.
+        found: Excerpt,
+        /// The accepted ones.
+        expected: String,
+    },
+    /// No entry of the identity file for the token's `iss`.
+    #[error(
+        "the issuer {0} is not configured; the claim `iss` must equal a configured issuer octet for octet"
+    )]
+    UnknownIssuer(Excerpt),
+    /// The issuer's keys cannot be had at the moment: network, time-out, server error. Trying again may help.
+    #[error("the keys of issuer {issuer} cannot be fetched: {why}; try again later")]
+    KeysUnavailable {
+        /// The issuer's URL.
+        issuer: Excerpt,
+        /// What went wrong.
+        why: String,
+    },
+    /// The issuer's discovery document or key set is wrong. Its operator has to act.
+    #[error("the keys of issuer {issuer} cannot be used: {why}")]
+    KeysWrong {
+        /// The issuer's URL.
+        issuer: Excerpt,
+        /// What is wrong.
+        why: String,
+    },
+    /// Too many issuers of one pattern were seen for the first time.
+    #[error("too many new issuers like {0} at once; try again in a minute")]
+    TooManyIssuers(Excerpt),
+    /// The issuer publishes no key that the token could be signed with.
+    #[error("the issuer {issuer} publishes no usable key for the ID token ({key})")]
+    UnknownKey {
+        /// The issuer's URL.
+        issuer: Excerpt,
+        /// How the token names its key.
+        key: String,
+    },
+    /// The signature does not verify.
+    #[error("the signature of the ID token does not verify with the keys of issuer {0}")]
+    BadSignature(Excerpt),
+    /// `exp` has passed.
+    #[error(
+        "the ID token expired at {expiry}, {seconds} s before the server's time; fetch a fresh one"
+    )]
+    Expired {
+        /// The claim, RFC 3339.
+        expiry: String,
+        /// How long ago, in whole seconds.
+        seconds: i64,
+    },
+    /// `nbf` is more than five minutes ahead.
+    #[error(
+        "the ID token is not valid before {start}, {seconds} s after the server's time; compare the clocks"
+    )]
+    NotYetValid {
+        /// The claim, RFC 3339.
+        start: String,
+        /// How far ahead, in whole seconds.
+        seconds: i64,
+    },
+    /// `aud` does not hold the configured audience.
+    #[error("the ID token is for audience {found}, expected \"{expected}\"")]
+    AudienceMismatch {
+        /// The claim.
+        found: Excerpt,
+        /// The configured one.
+        expected: String,
+    },
+    /// A claim that the issuer's type needs is not there, or empty.
+    #[error("the ID token has no claim `{claim}`, which the issuer's type needs")]
+    MissingClaim {
+        /// Its name.
+        claim: String,
+    },
+    /// A claim has the wrong type or cannot stand in a certificate.
+    #[error("the claim `{claim}` of the ID token cannot be used: {why}")]
+    InvalidClaim {
+        /// Its name.
+        claim: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The issuer does not say that the address is verified.
+    #[error(
+        "the issuer does not confirm the e-mail address; expected the claim `email_verified` to be true"
+    )]
+    EmailNotVerified,
+    /// The address is not one that a certificate can carry.
+    #[error("the e-mail address cannot be used: {why}")]
+    InvalidEmail {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The subject of a `uri` issuer is an e-mail address.
+    #[error("the claim `sub` is an e-mail address, expected a URI")]
+    AmbiguousIdentity,
+    /// The subject of a `uri` issuer lies elsewhere.
+    #[error("the claim `sub` is {subject}, expected a URI at {expected}")]
+    SubjectDomainMismatch {
+        /// The claim.
+        subject: Excerpt,
+        /// What it has to begin with.
+        expected: String,
+    },
+}
+
+impl TokenError {
+    /// The code of this refusal.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::TooLarge { .. } => Reason::TokenTooLarge,
+            Self::Malformed(_) | Self::InvalidClaim { .. } => Reason::MalformedToken,
+            Self::UnsupportedAlgorithm { .. } => Reason::UnsupportedAlg,
+            Self::UnknownIssuer(_) => Reason::IssuerUnknown,
+            Self::KeysUnavailable { .. } | Self::KeysWrong { .. } => Reason::IssuerUnavailable,
+            Self::TooManyIssuers(_) => Reason::RateLimited,
+            Self::UnknownKey { .. } => Reason::UnknownKey,
+            Self::BadSignature(_) => Reason::BadTokenSignature,
+            Self::Expired { .. } => Reason::TokenExpired,
+            Self::NotYetValid { .. } => Reason::TokenNotYetValid,
+            Self::AudienceMismatch { .. } => Reason::AudienceMismatch,
+            Self::MissingClaim { .. } => Reason::MissingClaim,
+            Self::EmailNotVerified => Reason::EmailNotVerified,
+            Self::InvalidEmail { .. } => Reason::InvalidEmail,
+            Self::AmbiguousIdentity => Reason::AmbiguousIdentity,
+            Self::SubjectDomainMismatch { .. } => Reason::SubjectDomainMismatch,
+        }
+    }
+
+    /// Whether the token may be good and trying again may help: the issuer's keys cannot be had.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::KeysUnavailable { .. })
+    }
+}
+
+/// A token that was not accepted.
+#[derive(Clone, Debug)]
+pub struct RefusedToken {
+    /// The configured id of the issuer that it says it is from, where there is one.
+    pub issuer_id: Option<Arc<str>>,
+    /// Why not.
+    pub error: TokenError,
+}
