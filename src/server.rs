@@ -411,7 +411,7 @@ impl Server {
         };
 
         let served = actix_web::rt::System::new().block_on(async move {
-            let metrics_api = Arc::clone(&api);
+            let (first, metrics_api) = (Arc::clone(&api), Arc::clone(&api));
             let public = listener::serve("api", sockets.api, &listener, move || {
                 let (api, extra_routes) = (Arc::clone(&api), extra_routes.clone());
                 App::new().wrap(from_fn(observe)).configure(move |routes| {
@@ -442,6 +442,8 @@ impl Server {
                 metrics_listen = metrics_address.map(tracing::field::display),
                 "serving"
             );
+            // So that the first token of each issuer need not wait for its keys.
+            first.ca.tokens.prefetch(first.ca.clock.now());
             let handles = [public.handle.clone(), metrics.handle.clone()];
             let stopping = async move {
                 stop.await;
