@@ -264,10 +264,10 @@ impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
             IssueError::Token(error) => {
-                let code = if error.is_unavailable() {
-                    Code::UNAVAILABLE
-                } else {
-                    Code::INVALID_ARGUMENT
+                let code = match error.reason() {
+                    _ if error.is_unavailable() => Code::UNAVAILABLE,
+                    Reason::RateLimited => Code::RESOURCE_EXHAUSTED,
+                    _ => Code::INVALID_ARGUMENT,
                 };
                 Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
             }

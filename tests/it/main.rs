@@ -3,3 +3,4 @@
 //! One binary, because each test binary links the whole graph anew.
 
 mod architecture;
+mod documents;

@@ -1,0 +1,154 @@
+//! What stands in the documents and examples is what the program does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use mayfly::config::Settings;
+use mayfly::identity::Issuers;
+use mayfly::metrics::{HttpRequest, Issued, Metrics, Procedure};
+use mayfly::reason::Reason;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_reason_has_a_section_and_every_section_a_reason() {
+    let text = read("docs/refusal-reasons.md");
+    let sections: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .collect();
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(
+        sections, reasons,
+        "docs/refusal-reasons.md, in the order of src/reason.rs"
+    );
+}
+
+#[test]
+fn every_metric_is_in_the_document_with_its_type_and_labels() {
+    let metrics = Metrics::new().unwrap();
+    metrics.http_request(&HttpRequest {
+        endpoint: "v2_signing_cert",
+        method: "post",
+        status: 200,
+        duration: std::time::Duration::from_millis(1),
+        procedure: Some((Procedure::CREATE_SIGNING_CERTIFICATE, 0)),
+    });
+    let issued = Issued {
+        issuer: "i",
+        issuer_type: "email",
+        key: "p256",
+        proof: "csr",
+        sct: "embedded",
+        api: "v2",
+    };
+    metrics.issued(&issued, std::time::Duration::from_millis(1));
+    metrics.refused(
+        "i",
+        Reason::BadProof,
+        false,
+        std::time::Duration::from_millis(1),
+    );
+    metrics.log_sizes("main", 1, 1);
+    let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+
+    let mut served = BTreeSet::new();
+    for line in text.lines() {
+        let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        else {
+            continue;
+        };
+        served.insert((name.to_owned(), kind.to_owned(), labels_of(&text, name)));
+    }
+    let mut documented = BTreeSet::new();
+    for row in read("docs/metrics.md")
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+    {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let labels = cells[3]
+            .split(", ")
+            .map(|label| label.trim_matches('`').to_owned());
+        let labels = labels
+            .filter(|label| !label.is_empty())
+            .collect::<BTreeSet<_>>();
+        documented.insert((
+            cells[1].trim_matches('`').to_owned(),
+            cells[2].to_owned(),
+            labels,
+        ));
+    }
+    let missing: Vec<_> = served.difference(&documented).collect();
+    let gone: Vec<_> = documented.difference(&served).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "not in the document: {missing:#?}\nnot served: {gone:#?}"
+    );
+}
+
+/// The names of a metric's labels, but for a histogram's `le`.
+fn labels_of(text: &str, name: &str) -> BTreeSet<String> {
+    let is_sample = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| {
+            ["{", " ", "_count{", "_count "]
+                .iter()
+                .any(|next| rest.starts_with(next))
+        })
+    };
+    let sample = text.lines().find(is_sample).unwrap_or_default();
+    let inside = sample
+        .split_once('{')
+        .and_then(|(_, rest)| rest.rsplit_once('}'))
+        .map_or("", |(inside, _)| inside);
+    let names = inside
+        .split("\",")
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, _)| name.to_owned());
+    names.collect()
+}
+
+#[test]
+fn the_examples_of_the_configuration_are_read() {
+    for path in files_in("config") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        match name {
+            "mayfly.example.yaml" => drop(Settings::parse(name, &text, HashMap::new()).unwrap()),
+            "identity.example.yaml" => {
+                let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
+                assert_eq!(issuers.configuration().len(), 4);
+                assert!(warnings.is_empty(), "{warnings:?}");
+            }
+            other => panic!("nobody reads config/{other}"),
+        }
+    }
+}
+
+/// Every setting stands in the example, as it is or behind a comment sign.
+#[test]
+fn the_example_of_the_server_names_every_setting() {
+    use clap::{Args, Command};
+    let text = read("config/mayfly.example.yaml");
+    let settings = Settings::augment_args(Command::new("settings"));
+    for argument in settings.get_arguments() {
+        let name = argument.get_long().unwrap();
+        let stands = ["", "# "].iter().any(|comment| {
+            text.lines()
+                .any(|line| line.starts_with(&format!("{comment}{name}:")))
+        });
+        assert!(stands, "config/mayfly.example.yaml lacks {name}");
+    }
+}
+
+fn files_in(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files.filter(|path| path.is_file()).collect()
+}
