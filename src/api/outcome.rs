@@ -264,10 +264,12 @@ impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
             IssueError::Token(error) => {
-                let code = match error.reason() {
-                    _ if error.is_unavailable() => Code::UNAVAILABLE,
-                    Reason::RateLimited => Code::RESOURCE_EXHAUSTED,
-                    _ => Code::INVALID_ARGUMENT,
+                let code = if error.is_unavailable() {
+                    Code::UNAVAILABLE
+                } else if error.reason() == Reason::RateLimited {
+                    Code::RESOURCE_EXHAUSTED
+                } else {
+                    Code::INVALID_ARGUMENT
                 };
                 Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
             }

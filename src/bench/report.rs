@@ -21,10 +21,6 @@ const MAX_MEMORY_BYTES: u64 = 64 << 20;
 const MAX_START: Duration = Duration::from_millis(500);
 
 /// Serialises a duration as microseconds, with three places.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
 pub(super) fn microseconds<S: Serializer>(
     duration: &Duration,
     serializer: S,

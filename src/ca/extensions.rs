@@ -1,6 +1,6 @@
 //! What an identity looks like inside a certificate: the subject alternative name and the Sigstore extensions.
 //!
-//! One row of [`ROWS`] per extension; the order of the rows is the order in the certificate.
+//! One row of a table per extension; the order of the rows is the order in the certificate.
 
 use crate::identity::excerpt::Excerpt;
 use crate::identity::{BuildFact, Identity, San};
