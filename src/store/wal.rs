@@ -178,6 +178,9 @@ impl Wal {
                 StoreError::io("fill the spare journal file")(io::Error::other("panic"))
             })?;
         made?;
+        // Whether or not the next file gets its name, this one takes nothing more: a frame here would have the number in
+        // that name, and the next start would find the two at odds.
+        self.tail.position = self.file_bytes;
         self.tail = begin_file(&self.folder, &self.log_id, self.next_number, &*self.random)?;
         self.prepare_spare();
         Ok(())
@@ -760,6 +763,31 @@ mod tests {
         assert!(wal.commit(0, &segment(&[0; SMALL_FILE])).is_err());
         drop(wal);
         assert!(folder.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn after_a_next_file_was_begun_in_vain_the_old_one_takes_nothing() {
+        let folder = Folder::new();
+        folder.write(&segments(PER_FILE - 1));
+        let (mut wal, _) = folder.ready();
+        let number = u64::from(PER_FILE) - 1;
+        let too_long_for_the_rest = segment(&[9; 300]);
+        // The next file has its name already when its folder cannot be synced for want of room.
+        let next = folder.0.path().join(file_name(number));
+        fs::create_dir(&next).unwrap();
+        wal.commit(number, &too_long_for_the_rest).unwrap_err();
+        fs::remove_dir(&next).unwrap();
+        let random = SeededRandom::new(9);
+        begin_file(folder.0.path(), &LOG_ID, number, &random).unwrap();
+        wal.state = State::Ready;
+
+        // It is the folder that was full, so the same number is tried again, with less.
+        wal.commit(number, &segment(b"short")).unwrap();
+        drop(wal);
+        assert_eq!(
+            folder.read_all().unwrap().last().unwrap(),
+            &segment(b"short")
+        );
     }
 
     #[test]
