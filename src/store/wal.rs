@@ -70,8 +70,6 @@ struct Tail {
     position: usize,
     /// The whole file while it is read.
     bytes: Vec<u8>,
-    /// Whether no frame was written to it by this process.
-    is_fresh: bool,
 }
 
 /// Where the last good frame lies, to be written again.
@@ -203,13 +201,8 @@ impl Wal {
             .file
             .write_all_at(frame, offset)
             .map_err(doing("write"))?;
-        if self.tail.is_fresh {
-            self.tail.file.sync_all().map_err(doing("sync"))?;
-            sync_folder(&self.folder)?;
-            self.tail.is_fresh = false;
-        } else {
-            self.tail.file.sync_data().map_err(doing("sync"))?;
-        }
+        // The file's size and name were made durable before its first frame, by `begin_file` or `settle`.
+        self.tail.file.sync_data().map_err(doing("sync"))?;
         self.tail.position += frame.len();
         self.next_number += 1;
         Ok(())
@@ -353,7 +346,6 @@ impl Tail {
             salt,
             position: HEADER_BYTES,
             bytes,
-            is_fresh: true,
         })
     }
 }
@@ -509,7 +501,6 @@ fn begin_file(
         salt,
         position: HEADER_BYTES,
         bytes: Vec::new(),
-        is_fresh: true,
     })
 }
 
