@@ -289,7 +289,7 @@ impl Journal for Wal {
         }
         if self.tail.position + frame.len() > self.file_bytes {
             self.rotate().inspect_err(|error| {
-                if !matches!(error, StoreError::NoSpace) {
+                if !error.is_passing() {
                     self.state = State::Broken;
                 }
             })?;
@@ -298,11 +298,9 @@ impl Journal for Wal {
         }
         self.write(&frame).map_err(|error| {
             self.state = State::Broken;
-            if matches!(error, StoreError::NoSpace) {
-                // The blocks were filled ahead; a disk that has none for them leaves as much in doubt as any error.
-                return StoreError::io("write the journal")(io::Error::other(
-                    "no space for blocks that were filled before",
-                ));
+            // The blocks were filled ahead; a disk that has none for them leaves as much in doubt as any error.
+            if error.is_passing() {
+                return StoreError::io("write the journal")(io::Error::other(error));
             }
             error
         })
