@@ -33,7 +33,7 @@ pub mod tree;
 
 use checkpoint::{CheckpointError, LogKey};
 use journal::SegmentError;
-use publisher::{PublishError, View};
+use publisher::{MAX_LAG, PublishError, View};
 use sequencer::{Pending, Sequencer};
 use tile::{TileKind, TilePath};
 use tree::{Hash, Nodes};
@@ -498,22 +498,33 @@ impl Shared {
     }
 
     fn check_writable(&self) -> Result<(), AppendError> {
-        let published = self.view.load().as_ref().map_or(0, |view| view.head.size);
+        if self.has_failed() {
+            return Err(FAILED);
+        }
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(CLOSED);
+        }
+        let now = self.now().ok_or(CLOCK_BEHIND)?;
+        if self.is_stalled.load(Ordering::Acquire) || self.is_publisher_late(now) {
+            return Err(STALLED);
+        }
+        Ok(())
+    }
+
+    /// Whether too much waits for its publication, or has waited too long: a publisher that hangs in a system call cannot
+    /// say so itself.
+    fn is_publisher_late(&self, now: u64) -> bool {
+        let view = self.view.load();
+        let (published, at) = view
+            .as_ref()
+            .map_or((0, now), |view| (view.head.size, view.head.timestamp));
         let unpublished = self
             .tip_size
             .load(Ordering::Acquire)
             .saturating_sub(published);
-        if self.has_failed() {
-            Err(FAILED)
-        } else if self.is_closed.load(Ordering::Acquire) {
-            Err(CLOSED)
-        } else if self.now().is_none() {
-            Err(CLOCK_BEHIND)
-        } else if self.is_stalled.load(Ordering::Acquire) || unpublished > MAX_UNPUBLISHED {
-            Err(STALLED)
-        } else {
-            Ok(())
-        }
+        let longest = self.parts.timing.heartbeat + MAX_LAG;
+        let age = Duration::from_millis(now.saturating_sub(at));
+        unpublished > MAX_UNPUBLISHED || (unpublished > 0 && age > longest)
     }
 
     /// Starts a thread whose end by a panic is fatal.

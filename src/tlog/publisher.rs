@@ -30,7 +30,7 @@ pub(super) const STATE: &str = "state.json";
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// After how long without a checkpoint that is due the log takes no more entries.
-const MAX_LAG: Duration = Duration::from_secs(10);
+pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
 
 /// What a reader sees: one published tree. It never changes; the next one replaces it.
 pub(super) struct View {

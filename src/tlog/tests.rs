@@ -593,6 +593,35 @@ fn a_publisher_without_room_tries_again_by_itself() {
 }
 
 #[test]
+fn a_publisher_that_hangs_stops_the_log_until_it_goes_on() {
+    let outside = TempDir::new().unwrap();
+    let mut place = Place::new();
+    place.publishes_at_shutdown = false;
+    place.high_water = Some(outside.path().join("high-water"));
+    Log::create(&place.parts()).unwrap();
+    let log = place.open();
+    // The mark is written here first; a pipe that nobody reads keeps its writer waiting, as a dead network disk does.
+    let pipe = outside.path().join("high-water.tmp");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+
+    place.append(&log, "entry").unwrap();
+    place.append(&log, "not late yet").unwrap();
+    let timing = log.shared.parts.timing;
+    place
+        .clock
+        .advance(timing.heartbeat + MAX_LAG + Duration::from_millis(5));
+    assert_eq!(place.append(&log, "late"), Err(STALLED));
+    assert!(!log.is_writable());
+
+    std::fs::read(&pipe).unwrap();
+    while !log.is_writable() {
+        thread::yield_now();
+    }
+    assert_eq!(place.append(&log, "next").unwrap().index, 2);
+}
+
+#[test]
 fn a_failure_while_opening_stops_the_start() {
     for name in ["settle", "checkpoint", "state.json"] {
         let place = Place::created();
