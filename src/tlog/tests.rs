@@ -764,6 +764,22 @@ fn a_copy_that_grew_differently_is_refused_by_the_high_water_mark() {
 }
 
 #[test]
+fn a_copy_is_refused_while_the_original_runs() {
+    let outside = TempDir::new().unwrap();
+    let mut place = Place::new();
+    place.high_water = Some(outside.path().join("high-water"));
+    Log::create(&place.parts()).unwrap();
+    let original = place.open();
+
+    let copy = place.moved_to(place.store.copy());
+    let refusal = copy.refusal();
+    assert!(matches!(refusal, LogError::HighWaterLocked(_)), "{refusal}");
+    assert_eq!(place.append(&original, "goes on").unwrap().index, 0);
+    drop(original);
+    assert_eq!(place.open().tip_size(), 1);
+}
+
+#[test]
 fn a_high_water_mark_that_lags_behind_is_checked_by_the_tiles() {
     let outside = TempDir::new().unwrap();
     let path = outside.path().join("high-water");
