@@ -65,8 +65,6 @@ impl Tbs {
 #[derive(Debug)]
 pub struct Precertificate {
     tbs: Tbs,
-    /// The TBSCertificate as the log hashes it: without the poison.
-    logged_tbs: Vec<u8>,
     submission: Submission,
 }
 
@@ -90,18 +88,13 @@ impl Authority {
         let tbs = self.build(profile)?;
         let poisoned = tbs.with_last_extension(POISON);
         let logged_tbs = without_extension(&poisoned, POISON_OID).map_err(malformed)?;
-        let precertificate = self.sign(&poisoned).await?;
         let submission = Submission {
-            precertificate,
-            tbs: logged_tbs.clone(),
+            precertificate: self.sign(&poisoned).await?,
+            tbs: logged_tbs,
             issuer_key_hash: self.issuer_key_hash,
             chain: Arc::clone(&self.chain),
         };
-        Ok(Precertificate {
-            tbs,
-            logged_tbs,
-            submission,
-        })
+        Ok(Precertificate { tbs, submission })
     }
 
     /// Signs the certificate that belongs to a precertificate and the timestamp a log gave for it. DER.
@@ -117,7 +110,8 @@ impl Authority {
         let extension = der::encode(tag::SEQUENCE, &[SCT_LIST_OID, &value]);
         let tbs = precertificate.tbs.with_last_extension(&extension);
         // The finished bytes are taken apart again: what the log holds must be what is signed now, whatever built it.
-        if without_extension(&tbs, SCT_LIST_OID).map_err(malformed)? != precertificate.logged_tbs {
+        let logged_tbs = &precertificate.submission.tbs;
+        if without_extension(&tbs, SCT_LIST_OID).map_err(malformed)? != *logged_tbs {
             return Err(AuthorityError::Build(
                 "the certificate differs from the logged precertificate".to_owned(),
             ));

@@ -24,7 +24,7 @@ use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, TreeHead};
 use crate::tlog::tile::TilePath;
-use crate::tlog::tree::{Hash, leaf_hash};
+use crate::tlog::tree::{Hash, leaf_hash, sha256};
 use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Position, Timing};
 use crate::x509::chain::CertificateChain;
 
@@ -228,6 +228,12 @@ impl EmbeddedLogError {
     }
 }
 
+/// What every version's `log.json` has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 /// Which log a store holds. Written once, last of all, when it is created.
 #[derive(Debug, Deserialize, Serialize)]
 struct LogJson {
@@ -260,15 +266,10 @@ impl LogDescription {
     /// When there is no log, or a newer version made it.
     pub fn read(folder: &Path) -> Result<Self, EmbeddedLogError> {
         let json = std::fs::read(folder.join(LOG_JSON)).map_err(|_| EmbeddedLogError::NoLog)?;
-        let malformed = |error: String| EmbeddedLogError::Malformed(error);
-        let log_json: LogJson =
-            serde_json::from_slice(&json).map_err(|error| malformed(error.to_string()))?;
-        if log_json.format > FORMAT {
-            return Err(EmbeddedLogError::NewerVersion(log_json.format));
-        }
+        let log_json = LogJson::parse(&json)?;
         let public_key_der = STANDARD
             .decode(&log_json.public_key)
-            .map_err(|error| malformed(error.to_string()))?;
+            .map_err(|error| EmbeddedLogError::Malformed(error.to_string()))?;
         Ok(Self {
             origin: log_json.origin,
             public_key_der,
@@ -329,8 +330,7 @@ impl EmbeddedLog {
     ) -> Result<Self, EmbeddedLogError> {
         let key = LogKey::new(&settings.origin, Arc::clone(&parts.signer))?;
         let json = parts.store.get(LOG_JSON)?.ok_or(EmbeddedLogError::NoLog)?;
-        let log_json: LogJson = serde_json::from_slice(&json)
-            .map_err(|error| EmbeddedLogError::Malformed(error.to_string()))?;
+        let log_json = LogJson::parse(&json)?;
         log_json.check(&settings, &key)?;
         let log = Log::open(log_parts(&settings, parts, key.clone()))?;
         Ok(Self {
@@ -422,7 +422,18 @@ impl EmbeddedLog {
     /// # Errors
     /// When the store fails.
     pub fn issuer(&self, fingerprint: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.get(&issuer_name(fingerprint))
+        let name = issuer_name(fingerprint);
+        let der = self.store.get(&name)?;
+        // Readers keep what they get for long, so a file that went bad must not reach them.
+        if der
+            .as_ref()
+            .is_some_and(|der| sha256(&[der]) != *fingerprint)
+        {
+            return Err(StoreError::Damaged(format!(
+                "{name} does not have the content that its name says"
+            )));
+        }
+        Ok(der)
     }
 
     /// Stops: takes nothing more, answers what waits, publishes a last checkpoint. Blocks until then.
@@ -531,15 +542,24 @@ impl From<AppendError> for SubmitError {
 }
 
 impl LogJson {
-    fn check(&self, settings: &EmbeddedLogSettings, key: &LogKey) -> Result<(), EmbeddedLogError> {
-        if self.format != FORMAT {
-            return Err(EmbeddedLogError::NewerVersion(self.format));
+    fn parse(json: &[u8]) -> Result<Self, EmbeddedLogError> {
+        let malformed = |error: serde_json::Error| EmbeddedLogError::Malformed(error.to_string());
+        // The number comes first: what a newer version wrote may have another form.
+        let Format { format } = serde_json::from_slice(json).map_err(malformed)?;
+        if format != FORMAT {
+            return Err(EmbeddedLogError::NewerVersion(format));
         }
+        serde_json::from_slice(json).map_err(malformed)
+    }
+
+    fn check(&self, settings: &EmbeddedLogSettings, key: &LogKey) -> Result<(), EmbeddedLogError> {
         let log_id = hex(key.identity().log_id());
+        let public_key = STANDARD.encode(key.identity().public_key_der());
         let extensions = |extensions: SctExtensions| extensions.name().to_owned();
         for (field, stored, configured) in [
             ("origin", self.origin.clone(), settings.origin.clone()),
             ("log_id", self.log_id.clone(), log_id),
+            ("public_key", self.public_key.clone(), public_key),
             (
                 "sct_extensions",
                 extensions(self.sct_extensions),
@@ -831,6 +851,14 @@ mod tests {
         let certificate = &submission.chain.certificates()[0];
         let stored = log.issuer(certificate.fingerprint()).unwrap();
         assert_eq!(stored.as_deref(), Some(certificate.der()));
+
+        // One that went bad on the disk is not given to readers, who would keep it.
+        let name = issuer_name(certificate.fingerprint());
+        let mut der = certificate.der().to_vec();
+        der[20] ^= 1;
+        store.put_mutable(&name, &der).unwrap();
+        let refusal = log.issuer(certificate.fingerprint());
+        assert!(matches!(refusal, Err(StoreError::Damaged(_))));
     }
 
     #[test]
@@ -940,9 +968,25 @@ mod tests {
         EmbeddedLog::create(&settings, &parts(&store)).unwrap();
         let json = String::from_utf8(store.get(LOG_JSON).unwrap().unwrap()).unwrap();
         let newer = json.replacen("\"format\": 1", "\"format\": 2", 1);
-        store.put_mutable(LOG_JSON, newer.as_bytes()).unwrap();
-        let refusal = EmbeddedLog::open(settings, &parts(&store));
-        assert!(matches!(refusal, Err(EmbeddedLogError::NewerVersion(2))));
+        for newer in [newer.as_str(), r#"{"format": 2, "other": "members"}"#] {
+            store.put_mutable(LOG_JSON, newer.as_bytes()).unwrap();
+            let refusal = EmbeddedLog::open(settings.clone(), &parts(&store));
+            assert!(matches!(refusal, Err(EmbeddedLogError::NewerVersion(2))));
+        }
+    }
+
+    #[test]
+    fn a_description_with_another_public_key_is_refused() {
+        let store = MemoryStore::default();
+        let settings = settings(EmbeddedLogConfig::default());
+        EmbeddedLog::create(&settings, &parts(&store)).unwrap();
+        let json = String::from_utf8(store.get(LOG_JSON).unwrap().unwrap()).unwrap();
+        let [own, other] = [0x11, 0x22]
+            .map(|octet| STANDARD.encode(DeterministicKey::new(octet).public_key_der()));
+        let edited = json.replacen(&own, &other, 1);
+        store.put_mutable(LOG_JSON, edited.as_bytes()).unwrap();
+        let refusal = EmbeddedLog::open(settings, &parts(&store)).unwrap_err();
+        assert!(refusal.to_string().contains("public_key"), "{refusal}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::wal::{FILE_BYTES, Wal};
 use super::{Journal, Store, StoreError};
@@ -56,19 +57,14 @@ impl Folder {
         random: Arc<dyn Random>,
     ) -> Result<Self, StoreError> {
         let root = root.into();
-        let lock = File::open(&root).map_err(StoreError::io(format!("open {}", root.display())))?;
-        check_file_system(&lock, options)?;
+        let handle =
+            File::open(&root).map_err(StoreError::io(format!("open {}", root.display())))?;
+        check_file_system(&handle, options)?;
         // The folder itself, not a file in it: whoever tidies up could delete a lock file under a running process.
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            if error == rustix::io::Errno::WOULDBLOCK {
-                StoreError::Locked
-            } else {
-                StoreError::io(format!("lock {}", root.display()))(error.into())
-            }
-        })?;
+        lock(&handle)?;
         let folder = Self {
             root,
-            lock: Arc::new(lock),
+            lock: Arc::new(handle),
             random,
             known: Mutex::default(),
             temporary_names: AtomicU64::new(0),
@@ -215,9 +211,21 @@ impl Store for Folder {
 /// # Errors
 /// When the system refuses.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    replace(path, Path::new(&temporary), bytes)
+    replace(path, &path.with_added_extension("tmp"), bytes)
+}
+
+/// Locks a file or folder for as long as it is open.
+///
+/// # Errors
+/// [`StoreError::Locked`] when another process has locked it, and when the file system has no locks.
+pub(crate) fn lock(file: &File) -> Result<(), StoreError> {
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        if error == Errno::WOULDBLOCK {
+            StoreError::Locked
+        } else {
+            StoreError::io("lock the log")(error.into())
+        }
+    })
 }
 
 fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> Result<(), StoreError> {

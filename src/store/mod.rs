@@ -6,6 +6,8 @@
 use std::fmt::Debug;
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::reason::Reason;
 
 pub mod folder;
@@ -78,8 +80,8 @@ pub trait Journal: Debug + Send {
     /// Writes `segment` under `number`, the one after the last. When this returns it is durable.
     ///
     /// # Errors
-    /// After [`StoreError::NoSpace`] nothing was written, and the call may be repeated with this number and any segment.
-    /// After every other error the segment may or may not be in the journal: the process has to end, so that the next one
+    /// After an error that [passes](StoreError::is_passing) nothing was written, and the call may be repeated with this
+    /// number and any segment. After every other error the segment may or may not be in the journal: the process has to end, so that the next one
     /// finds out.
     fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError>;
 }
@@ -88,8 +90,13 @@ pub trait Journal: Debug + Send {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no room; nothing was written.
-    #[error("there is no space left; free some, the log goes on by itself")]
+    #[error("there is no space left on the log's disk; free some")]
     NoSpace,
+    /// The process, or the machine, has as many files and connections open as it may; nothing was written.
+    #[error(
+        "too many files and connections are open; raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
+    )]
+    NoDescriptors,
     /// A name that never changes holds other bytes.
     #[error(
         "{0} exists with other content, although it never changes; the store is damaged or two logs share it"
@@ -108,12 +115,11 @@ pub enum StoreError {
     #[error("{0} was written by a newer version; run that version")]
     NewerVersion(String),
     /// The system refused.
-    #[error("cannot {doing}")]
+    #[error("cannot {doing}: {source}")]
     Io {
         /// What was tried, such as `sync journal/0000000000000000.wal`.
         doing: String,
         /// What the system said.
-        #[source]
         source: io::Error,
     },
 }
@@ -125,16 +131,48 @@ impl StoreError {
         Reason::StoreUnavailable
     }
 
-    /// Makes the error of a failed system call: [`Self::NoSpace`] where room is what was missing.
+    /// Whether nothing was written, and the same may succeed later: the log goes on by itself then.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::NoSpace | Self::NoDescriptors => true,
+            Self::Conflict(_)
+            | Self::Locked
+            | Self::Unsuitable(_)
+            | Self::Damaged(_)
+            | Self::NewerVersion(_)
+            | Self::Io { .. } => false,
+        }
+    }
+
+    /// Makes the error of a failed system call; where room or descriptors are what was missing, one that passes.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
-        |source| {
-            let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-            if is_full.contains(&source.kind()) {
-                Self::NoSpace
-            } else {
-                Self::Io { doing, source }
-            }
+        |source| match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace,
+            Some(Errno::MFILE | Errno::NFILE) => Self::NoDescriptors,
+            _ => Self::Io { doing, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_missing_tells_whether_a_later_try_may_succeed() {
+        for (errno, is_passing, text) in [
+            (Errno::NOSPC, true, "no space"),
+            (Errno::DQUOT, true, "no space"),
+            (Errno::MFILE, true, "ulimit -n"),
+            (Errno::NFILE, true, "ulimit -n"),
+            (Errno::IO, false, "cannot sync x: Input/output error"),
+            (Errno::ROFS, false, "cannot sync x: Read-only file system"),
+        ] {
+            let error = StoreError::io("sync x")(errno.into());
+            assert_eq!(error.is_passing(), is_passing, "{errno}");
+            assert!(error.to_string().contains(text), "{error}");
         }
     }
 }

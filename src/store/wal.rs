@@ -70,8 +70,6 @@ struct Tail {
     position: usize,
     /// The whole file while it is read.
     bytes: Vec<u8>,
-    /// Whether no frame was written to it by this process.
-    is_fresh: bool,
 }
 
 /// Where the last good frame lies, to be written again.
@@ -178,6 +176,9 @@ impl Wal {
                 StoreError::io("fill the spare journal file")(io::Error::other("panic"))
             })?;
         made?;
+        // Whether or not the next file gets its name, this one takes nothing more: a frame here would have the number in
+        // that name, and the next start would find the two at odds.
+        self.tail.position = self.file_bytes;
         self.tail = begin_file(&self.folder, &self.log_id, self.next_number, &*self.random)?;
         self.prepare_spare();
         Ok(())
@@ -200,13 +201,8 @@ impl Wal {
             .file
             .write_all_at(frame, offset)
             .map_err(doing("write"))?;
-        if self.tail.is_fresh {
-            self.tail.file.sync_all().map_err(doing("sync"))?;
-            sync_folder(&self.folder)?;
-            self.tail.is_fresh = false;
-        } else {
-            self.tail.file.sync_data().map_err(doing("sync"))?;
-        }
+        // The file's size and name were made durable before its first frame, by `begin_file` or `settle`.
+        self.tail.file.sync_data().map_err(doing("sync"))?;
         self.tail.position += frame.len();
         self.next_number += 1;
         Ok(())
@@ -293,7 +289,7 @@ impl Journal for Wal {
         }
         if self.tail.position + frame.len() > self.file_bytes {
             self.rotate().inspect_err(|error| {
-                if !matches!(error, StoreError::NoSpace) {
+                if !error.is_passing() {
                     self.state = State::Broken;
                 }
             })?;
@@ -302,11 +298,9 @@ impl Journal for Wal {
         }
         self.write(&frame).map_err(|error| {
             self.state = State::Broken;
-            if matches!(error, StoreError::NoSpace) {
-                // The blocks were filled ahead; a disk that has none for them leaves as much in doubt as any error.
-                return StoreError::io("write the journal")(io::Error::other(
-                    "no space for blocks that were filled before",
-                ));
+            // The blocks were filled ahead; a disk that has none for them leaves as much in doubt as any error.
+            if error.is_passing() {
+                return StoreError::io("write the journal")(io::Error::other(error));
             }
             error
         })
@@ -350,7 +344,6 @@ impl Tail {
             salt,
             position: HEADER_BYTES,
             bytes,
-            is_fresh: true,
         })
     }
 }
@@ -506,7 +499,6 @@ fn begin_file(
         salt,
         position: HEADER_BYTES,
         bytes: Vec::new(),
-        is_fresh: true,
     })
 }
 
@@ -760,6 +752,31 @@ mod tests {
         assert!(wal.commit(0, &segment(&[0; SMALL_FILE])).is_err());
         drop(wal);
         assert!(folder.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn after_a_next_file_was_begun_in_vain_the_old_one_takes_nothing() {
+        let folder = Folder::new();
+        folder.write(&segments(PER_FILE - 1));
+        let (mut wal, _) = folder.ready();
+        let number = u64::from(PER_FILE) - 1;
+        let too_long_for_the_rest = segment(&[9; 300]);
+        // The next file has its name already when its folder cannot be synced for want of room.
+        let next = folder.0.path().join(file_name(number));
+        fs::create_dir(&next).unwrap();
+        wal.commit(number, &too_long_for_the_rest).unwrap_err();
+        fs::remove_dir(&next).unwrap();
+        let random = SeededRandom::new(9);
+        begin_file(folder.0.path(), &LOG_ID, number, &random).unwrap();
+        wal.state = State::Ready;
+
+        // It is the folder that was full, so the same number is tried again, with less.
+        wal.commit(number, &segment(b"short")).unwrap();
+        drop(wal);
+        assert_eq!(
+            folder.read_all().unwrap().last().unwrap(),
+            &segment(b"short")
+        );
     }
 
     #[test]

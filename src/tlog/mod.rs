@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -33,7 +34,7 @@ pub mod tree;
 
 use checkpoint::{CheckpointError, LogKey};
 use journal::SegmentError;
-use publisher::{PublishError, View};
+use publisher::{MAX_LAG, PublishError, View};
 use sequencer::{Pending, Sequencer};
 use tile::{TileKind, TilePath};
 use tree::{Hash, Nodes};
@@ -163,6 +164,12 @@ pub enum LogError {
          and the folder `tile`: they are made again from the journal"
     )]
     Tiles(u64),
+    /// Another process has locked the high-water mark.
+    #[error(
+        "the high-water file {} is in use by another process: that one runs this log, or this one is a copy of it; of two \
+         copies of a log only one may ever go on", .0.display()
+    )]
+    HighWaterLocked(PathBuf),
     /// What was published is not the beginning of what is stored.
     #[error(
         "{name} is of another tree: its {size} entries are not the first ones of the journal; keep the store as it is, and \
@@ -176,8 +183,8 @@ pub enum LogError {
     },
     /// The store is older than what was published.
     #[error(
-        "the log went back in time: {name} says {published} entries, the journal holds {found} that fit; a restored copy of a \
-         log must never go on: start a new log with a new key"
+        "the log went back in time, or its end is damaged: {name} says {published} entries, the journal holds {found} that \
+         fit; a log that lost entries must never go on: start a new log with a new key"
     )]
     RolledBack {
         /// What remembers more.
@@ -213,6 +220,7 @@ impl LogError {
             | Self::Checkpoint { .. }
             | Self::Segment { .. }
             | Self::Tiles(_)
+            | Self::HighWaterLocked(_)
             | Self::OtherTree { .. }
             | Self::RolledBack { .. } => Reason::CtUnavailable,
         }
@@ -253,6 +261,8 @@ pub struct Log {
     shared: Arc<Shared>,
     queue: RwLock<Option<mpsc::Sender<Pending>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Keeps copies of the log from running beside it.
+    _high_water_lock: Option<File>,
 }
 
 /// What the threads and the readers share.
@@ -306,6 +316,7 @@ impl Log {
             shared,
             queue: RwLock::new(Some(sender)),
             threads: Mutex::new(threads),
+            _high_water_lock: recovered.high_water_lock,
         })
     }
 
@@ -498,22 +509,33 @@ impl Shared {
     }
 
     fn check_writable(&self) -> Result<(), AppendError> {
-        let published = self.view.load().as_ref().map_or(0, |view| view.head.size);
+        if self.has_failed() {
+            return Err(FAILED);
+        }
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(CLOSED);
+        }
+        let now = self.now().ok_or(CLOCK_BEHIND)?;
+        if self.is_stalled.load(Ordering::Acquire) || self.is_publisher_late(now) {
+            return Err(STALLED);
+        }
+        Ok(())
+    }
+
+    /// Whether too much waits for its publication, or has waited too long: a publisher that hangs in a system call cannot
+    /// say so itself.
+    fn is_publisher_late(&self, now: u64) -> bool {
+        let view = self.view.load();
+        let (published, at) = view
+            .as_ref()
+            .map_or((0, now), |view| (view.head.size, view.head.timestamp));
         let unpublished = self
             .tip_size
             .load(Ordering::Acquire)
             .saturating_sub(published);
-        if self.has_failed() {
-            Err(FAILED)
-        } else if self.is_closed.load(Ordering::Acquire) {
-            Err(CLOSED)
-        } else if self.now().is_none() {
-            Err(CLOCK_BEHIND)
-        } else if self.is_stalled.load(Ordering::Acquire) || unpublished > MAX_UNPUBLISHED {
-            Err(STALLED)
-        } else {
-            Ok(())
-        }
+        let longest = self.parts.timing.heartbeat + MAX_LAG;
+        let age = Duration::from_millis(now.saturating_sub(at));
+        unpublished > MAX_UNPUBLISHED || (unpublished > 0 && age > longest)
     }
 
     /// Starts a thread whose end by a panic is fatal.

@@ -4,6 +4,7 @@
 //! leaves a store from which the same tiles come out again.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::TreeHead;
 use super::journal::Segment;
-use super::sequencer::{Committed, describe};
+use super::sequencer::Committed;
 use super::tile::{Edge, FullTile, TILE_WIDTH, TileKind, TilePath, cut_entries, cut_hashes};
 use super::tree::Hash;
 use super::{LogParts, Shared};
@@ -29,7 +30,7 @@ pub(super) const STATE: &str = "state.json";
 /// How long to wait before trying again what failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// After how long without a checkpoint that is due the log takes no more entries.
-const MAX_LAG: Duration = Duration::from_secs(10);
+pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
 
 /// What a reader sees: one published tree. It never changes; the next one replaces it.
 pub(super) struct View {
@@ -189,7 +190,7 @@ impl Publisher {
             Err(error) => {
                 if !self.high_water_failed {
                     tracing::error!(
-                        error = describe(&error),
+                        error = error.to_string(),
                         "the high-water file of the log cannot be written; a log taken back in time may go unnoticed"
                     );
                 }
@@ -249,18 +250,19 @@ impl Publisher {
                 result = self.publish().map(|is_published| {
                     if is_published {
                         last_published = now;
-                        failing = None;
+                        Failing::end(&mut failing);
                     } else {
-                        Failing::note(&mut failing, now);
+                        Failing::note(&mut failing, now, &"the clock is behind the log");
                     }
                 });
             }
             match result {
                 Ok(()) => {}
-                Err(PublishError::Store(StoreError::NoSpace) | PublishError::Sign(_)) => {
-                    Failing::note(&mut failing, now);
+                Err(PublishError::Store(error)) if error.is_passing() => {
+                    Failing::note(&mut failing, now, &error);
                 }
-                Err(PublishError::Store(error)) => return self.shared.fail(&describe(&error)),
+                Err(PublishError::Sign(error)) => Failing::note(&mut failing, now, &error),
+                Err(PublishError::Store(error)) => return self.shared.fail(&error.to_string()),
                 Err(PublishError::RootDiffers) => {
                     return self.shared.fail(
                         "two computations of the log's tree disagree: memory or disk is failing",
@@ -292,8 +294,22 @@ struct Failing {
 }
 
 impl Failing {
-    fn note(failing: &mut Option<Self>, now: Instant) {
+    /// Notes a failure, and reports the first one.
+    fn note(failing: &mut Option<Self>, now: Instant, why: &dyn Display) {
+        if failing.is_none() {
+            tracing::error!(
+                error = why.to_string(),
+                "the log cannot publish a checkpoint; it tries again every second, and soon takes no more entries"
+            );
+        }
         let since = failing.as_ref().map_or(now, |failing| failing.since);
         *failing = Some(Self { since, last: now });
+    }
+
+    /// Reports the end of the failures, if there were any.
+    fn end(failing: &mut Option<Self>) {
+        if failing.take().is_some() {
+            tracing::info!("the log publishes checkpoints again");
+        }
     }
 }

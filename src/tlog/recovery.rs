@@ -3,6 +3,7 @@
 //! Everything that is read is verified. What does not fit stops the start: a log that went on after damage, or from an
 //! older copy, would sign two different trees.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use super::publisher::{CHECKPOINT, Publisher, STATE, State};
 use super::tile::Edge;
 use super::tree::Hash;
 use super::{LogError, LogParts, Shared};
+use crate::store::folder::lock;
 use crate::store::{Journal, StoreError};
 
 /// A log as it was found: verified, durable, nothing published yet.
@@ -20,6 +22,7 @@ pub(super) struct Recovered {
     pub(super) journal: Box<dyn Journal>,
     pub(super) tip: Tip,
     pub(super) publisher: Publisher,
+    pub(super) high_water_lock: Option<File>,
 }
 
 /// See [`super::Log::create`].
@@ -52,6 +55,7 @@ pub(super) fn create(parts: &LogParts) -> Result<(), LogError> {
 /// Reads and verifies the log, and makes what it found durable.
 pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     let parts = &shared.parts;
+    let high_water_lock = lock_high_water(parts)?;
     let (published, mut marks) = read_marks(parts)?;
     let state = read_state(parts)?;
 
@@ -92,7 +96,27 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
         journal,
         tip,
         publisher,
+        high_water_lock,
     })
+}
+
+/// Locks the high-water mark for as long as the log is open: a copy of the log's folder has a lock of its own, but the same
+/// mark.
+///
+/// The lock is on a file beside the mark, which every write replaces. Where that file cannot be made or is deleted, the
+/// lock on the store still holds; it is the one to rely on.
+fn lock_high_water(parts: &LogParts) -> Result<Option<File>, LogError> {
+    let Some(path) = &parts.high_water else {
+        return Ok(None);
+    };
+    let Ok(file) = File::create(path.with_added_extension("lock")) else {
+        // The mark cannot be written either, and that is reported.
+        return Ok(None);
+    };
+    match lock(&file) {
+        Err(StoreError::Locked) => Err(LogError::HighWaterLocked(path.clone())),
+        _ => Ok(Some(file)),
+    }
 }
 
 /// Reads a segment that the log's key signed.

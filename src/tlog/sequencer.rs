@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::journal::{Draft, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_SEGMENT_BYTES, Segment, Tip};
 use super::tree::Hash;
 use super::{AppendError, CLOCK_BEHIND, CLOSED, Entry, FAILED, Position, Shared};
-use crate::store::{Journal, StoreError};
+use crate::store::Journal;
 
 /// An entry that waits for its place.
 pub(super) struct Pending {
@@ -149,12 +149,12 @@ impl Sequencer {
 
         match self.journal.commit(segment.number, &bytes) {
             Ok(()) => {}
-            Err(StoreError::NoSpace) => {
+            Err(error) if error.is_passing() => {
                 return Err(Refusal::Batch(AppendError::Unavailable(
-                    "there is no space left",
+                    "there is no space left, or too many files are open",
                 )));
             }
-            Err(error) => return Err(Refusal::Fatal(describe(&error))),
+            Err(error) => return Err(Refusal::Fatal(error.to_string())),
         }
 
         let first = Position {
@@ -183,15 +183,4 @@ fn refuse(waiters: impl IntoIterator<Item = Waiter>, error: &AppendError) {
         // Nobody to tell is no harm.
         let _ = waiter.send(Err(error.clone()));
     }
-}
-
-/// An error with its causes, for the operator.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

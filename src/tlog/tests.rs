@@ -593,6 +593,35 @@ fn a_publisher_without_room_tries_again_by_itself() {
 }
 
 #[test]
+fn a_publisher_that_hangs_stops_the_log_until_it_goes_on() {
+    let outside = TempDir::new().unwrap();
+    let mut place = Place::new();
+    place.publishes_at_shutdown = false;
+    place.high_water = Some(outside.path().join("high-water"));
+    Log::create(&place.parts()).unwrap();
+    let log = place.open();
+    // The mark is written here first; a pipe that nobody reads keeps its writer waiting, as a dead network disk does.
+    let pipe = outside.path().join("high-water.tmp");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+
+    place.append(&log, "entry").unwrap();
+    place.append(&log, "not late yet").unwrap();
+    let timing = log.shared.parts.timing;
+    place
+        .clock
+        .advance(timing.heartbeat + MAX_LAG + Duration::from_millis(5));
+    assert_eq!(place.append(&log, "late"), Err(STALLED));
+    assert!(!log.is_writable());
+
+    std::fs::read(&pipe).unwrap();
+    while !log.is_writable() {
+        thread::yield_now();
+    }
+    assert_eq!(place.append(&log, "next").unwrap().index, 2);
+}
+
+#[test]
 fn a_failure_while_opening_stops_the_start() {
     for name in ["settle", "checkpoint", "state.json"] {
         let place = Place::created();
@@ -732,6 +761,22 @@ fn a_copy_that_grew_differently_is_refused_by_the_high_water_mark() {
         matches!(refusal, LogError::OtherTree { size: 1, .. }),
         "{refusal}"
     );
+}
+
+#[test]
+fn a_copy_is_refused_while_the_original_runs() {
+    let outside = TempDir::new().unwrap();
+    let mut place = Place::new();
+    place.high_water = Some(outside.path().join("high-water"));
+    Log::create(&place.parts()).unwrap();
+    let original = place.open();
+
+    let copy = place.moved_to(place.store.copy());
+    let refusal = copy.refusal();
+    assert!(matches!(refusal, LogError::HighWaterLocked(_)), "{refusal}");
+    assert_eq!(place.append(&original, "goes on").unwrap().index, 0);
+    drop(original);
+    assert_eq!(place.open().tip_size(), 1);
 }
 
 #[test]
