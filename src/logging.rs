@@ -45,7 +45,9 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // A report of lines that cannot be written would go where they cannot be written, and panic.
+        .log_internal_errors(false);
     let started = if as_json {
         builder.event_format(JsonLines).try_init()
     } else {
