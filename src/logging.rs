@@ -1,10 +1,9 @@
 //! Log lines: one event a line on standard error, as JSON for machines or as text for people.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io::IsTerminal;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -17,6 +16,9 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::{Clock, SystemClock};
+
+/// The field that `tracing` keeps an event's text in.
+const MESSAGE: &str = "message";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
@@ -98,13 +100,30 @@ where
             Level::WARN => "WARNING",
             Level::ERROR => "ERROR",
         };
-        let mut line = Map::with_capacity(16);
-        line.insert("timestamp".to_owned(), timestamp(SystemClock.now()).into());
-        line.insert("severity".to_owned(), severity.into());
-        line.insert("message".to_owned(), Value::Null);
-        line.insert("target".to_owned(), event.metadata().target().into());
-        event.record(&mut Fields(&mut line));
-        writeln!(writer, "{}", Value::Object(line))
+        let timestamp = timestamp(SystemClock.now());
+        write!(
+            writer,
+            r#"{{"timestamp":"{timestamp}","severity":"{severity}","message":"#
+        )?;
+        let mut message = Message {
+            writer: &mut writer,
+            result: Ok(()),
+            is_written: false,
+        };
+        event.record(&mut message);
+        message.result?;
+        if !message.is_written {
+            writer.write_str("null")?;
+        }
+        writer.write_str(r#","target":"#)?;
+        write_string(&mut writer, format_args!("{}", event.metadata().target()))?;
+        let mut fields = Fields {
+            writer: &mut writer,
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        writer.write_str("}\n")
     }
 }
 
@@ -115,38 +134,106 @@ fn timestamp(now: OffsetDateTime) -> String {
     now.format(FORMAT).unwrap_or_default()
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
-
-impl Fields<'_> {
-    fn set(&mut self, field: &Field, value: Value) {
-        self.0.insert(field.name().to_owned(), value);
-    }
+/// Writes the value of the field `message`, and no other.
+struct Message<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    result: fmt::Result,
+    is_written: bool,
 }
 
-impl Visit for Fields<'_> {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        // Three places: durations are in milliseconds.
-        self.set(field, ((value * 1000.0).round() / 1000.0).into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.set(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.set(field, value.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field, value.into());
-    }
-
+impl Visit for Message<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field, value.into());
+        self.record_debug(field, &format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field, format!("{value:?}").into());
+        if field.name() == MESSAGE && !self.is_written {
+            self.result = write_string(self.writer, format_args!("{value:?}"));
+            self.is_written = true;
+        }
+    }
+}
+
+/// Writes every other field, each behind a comma: straight to the line, as there is one for every request.
+struct Fields<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    result: fmt::Result,
+}
+
+impl Fields<'_, '_> {
+    /// Writes a name, which is a Rust identifier and needs no escape, and a value that is JSON.
+    fn write(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if field.name() != MESSAGE && self.result.is_ok() {
+            self.result =
+                write!(self.writer, r#","{}":"#, field.name()).and_then(|()| value(self.writer));
+        }
+    }
+}
+
+impl Visit for Fields<'_, '_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // Three places: durations are in milliseconds. JSON has no other numbers than finite ones.
+        let rounded = (value * 1000.0).round() / 1000.0;
+        self.write(field, |writer| {
+            if rounded.is_finite() {
+                write!(writer, "{rounded:?}")
+            } else {
+                writer.write_str("null")
+            }
+        });
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.write(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.write(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.write(field, |writer| write!(writer, "{value}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.write(field, |writer| {
+            write_string(writer, format_args!("{value}"))
+        });
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, |writer| {
+            write_string(writer, format_args!("{value:?}"))
+        });
+    }
+}
+
+/// Writes a JSON string (RFC 8259, section 7).
+fn write_string(writer: &mut Writer<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
+    writer.write_char('"')?;
+    Escaped(writer).write_fmt(text)?;
+    writer.write_char('"')
+}
+
+/// Passes text on as the inside of a JSON string.
+struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+
+impl Write for Escaped<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(plain) = rest.find(|one: char| matches!(one, '"' | '\\' | '\0'..='\x1f')) {
+            let (before, from) = rest.split_at(plain);
+            self.0.write_str(before)?;
+            let mut characters = from.chars();
+            match characters.next() {
+                Some(quote @ ('"' | '\\')) => write!(self.0, "\\{quote}")?,
+                Some('\n') => self.0.write_str("\\n")?,
+                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                None => {}
+            }
+            rest = characters.as_str();
+        }
+        self.0.write_str(rest)
     }
 }
 
@@ -178,5 +265,77 @@ mod tests {
             let error = parse_filter(text).unwrap_err();
             assert!(error.contains(expected), "{text:?} gave {error:?}");
         }
+    }
+
+    /// The line that is written for the events of `body`.
+    fn line_of(body: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(JsonLines)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, body);
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_json_with_its_fields_in_order() {
+        let line = line_of(|| {
+            let nothing: Option<u64> = None;
+            tracing::warn!(
+                event = "tested",
+                count = 7_u64,
+                change = -1,
+                is_good = true,
+                duration_ms = 1.23456,
+                endless = f64::INFINITY,
+                nothing,
+                shown = ?Some("x"),
+                "a message of {} parts",
+                2
+            );
+        });
+        let (timestamp, rest) = line.split_at(r#"{"timestamp":"2026-01-02T03:04:05.678901Z"#.len());
+        assert!(timestamp.ends_with('Z'), "{line}");
+        assert_eq!(
+            rest,
+            "\",\"severity\":\"WARNING\",\"message\":\"a message of 2 parts\",\"target\":\"mayfly::logging::tests\",\
+             \"event\":\"tested\",\"count\":7,\"change\":-1,\"is_good\":true,\"duration_ms\":1.235,\"endless\":null,\
+             \"shown\":\"Some(\\\"x\\\")\"}\n"
+        );
+    }
+
+    #[test]
+    fn no_text_can_end_its_string_or_its_line() {
+        let text = "\" \\ \n \r \t \0 \x1f \u{7f} \u{2028} é {}";
+        let line = line_of(|| tracing::info!(text, "{text}"));
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["text"], &line["message"]),
+            (&text.into(), &text.into())
+        );
+    }
+
+    #[test]
+    fn an_event_without_a_message_is_json_too() {
+        let line = line_of(|| tracing::info!(event = "silent"));
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["message"], &line["event"]),
+            (&serde_json::Value::Null, &"silent".into())
+        );
     }
 }

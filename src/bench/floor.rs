@@ -32,7 +32,7 @@ const TOKEN_BYTES: usize = 400;
 /// A TBSCertificate, or the leaf made of it, octets.
 const TBS_BYTES: usize = 768;
 /// A segment of the journal with one entry, octets.
-pub const SEGMENT_BYTES: usize = 2 << 10;
+pub const SEGMENT_BYTES: usize = 1536;
 /// How many writes are timed.
 const WRITES: usize = 400;
 

@@ -194,8 +194,7 @@ impl fmt::Display for FloorReport {
         writeln!(f, "    SHA-256                       {}", micros(hashing))?;
         writeln!(
             f,
-            "  write and fdatasync of {} KiB     {}   (p99 {} µs)",
-            SEGMENT_BYTES >> 10,
+            "  write and fdatasync, {SEGMENT_BYTES} octets {}   (p99 {} µs)",
             micros(self.fdatasync.median),
             self.fdatasync.p99.as_micros()
         )

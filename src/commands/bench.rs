@@ -121,14 +121,14 @@ fn print<R: std::fmt::Display + serde::Serialize>(
     output: Output,
     report: &R,
 ) -> Result<(), Failure> {
-    match output {
-        Output::Text => print!("{report}"),
-        Output::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(report).map_err(Failure::defect)?
-        ),
-    }
-    Ok(())
+    use std::io::Write;
+    let text = match output {
+        Output::Text => report.to_string(),
+        Output::Json => serde_json::to_string_pretty(report).map_err(Failure::defect)? + "\n",
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::operation(format!("cannot print: {error}")))
 }
 
 fn measure_floor(folder: &Path) -> Result<(Floor, SyncTime), Failure> {

@@ -60,6 +60,7 @@ impl Sequencer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut received = Vec::with_capacity(MAX_ENTRIES);
         while queue.blocking_recv_many(&mut received, MAX_ENTRIES) > 0 {
+            gather(&mut queue, &mut received);
             // Who stopped waiting has told its client that there is no certificate.
             let waiting = received
                 .drain(..)
@@ -173,6 +174,20 @@ impl Sequencer {
         // The publisher ends after this thread, or has reported why not.
         let _ = self.committed.send(committed);
         Ok(first)
+    }
+}
+
+/// Lets threads that compute go first, and takes the entries that they bring.
+///
+/// A segment costs a signature, a sync and three wake-ups, whether it holds one entry or a hundred. On a machine with time
+/// to spare the yield returns at once; on a busy one, the requests that wait for the processor reach this batch instead of
+/// the next.
+fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
+    std::thread::yield_now();
+    while received.len() < MAX_ENTRIES
+        && let Ok(pending) = queue.try_recv()
+    {
+        received.push(pending);
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature as lc;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 use x509_parser::oid_registry as oids;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
@@ -304,12 +306,17 @@ fn verifies(
     })
 }
 
-/// Writes a DER certificate as one PEM block of 64-column lines, without a line end after it.
+/// Writes a DER certificate as one PEM block of 64-column lines (RFC 7468), without a line end after it.
 #[must_use]
 pub fn certificate_pem(der: &[u8]) -> String {
-    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    let mut text = pem::encode_config(&pem::Pem::new(PEM_LABEL, der), config);
-    text.truncate(text.trim_end().len());
+    // 48 octets make a line of 64 characters.
+    let mut text = String::with_capacity(der.len() * 4 / 3 + der.len() / 48 + 64);
+    text.push_str("-----BEGIN CERTIFICATE-----\n");
+    for line in der.chunks(48) {
+        STANDARD.encode_string(line, &mut text);
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----");
     text
 }
 
@@ -585,6 +592,20 @@ mod tests {
             assert!(
                 error.contains(expected),
                 "{error:?} does not say {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn certificates_are_written_as_any_pem_reader_expects() {
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        for length in (0..200).chain([1024]) {
+            let der: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let expected = pem::encode_config(&pem::Pem::new(PEM_LABEL, der.as_slice()), config);
+            assert_eq!(
+                certificate_pem(&der),
+                expected.trim_end(),
+                "{length} octets"
             );
         }
     }
