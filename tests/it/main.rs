@@ -2,5 +2,8 @@
 //!
 //! One binary, because each test binary links the whole graph anew.
 
+mod answers;
 mod architecture;
 mod documents;
+mod refusals;
+mod support;

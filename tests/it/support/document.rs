@@ -32,7 +32,7 @@ pub(crate) fn operations() -> Vec<(String, &'static str)> {
 /// a path and another method with 405.
 pub(crate) fn check(request: &Request, answer: &Answer) {
     let path = request.target.split('?').next().unwrap();
-    let path = format!("/{}", path.trim_start_matches('/'));
+    let path = decode(&format!("/{}", path.trim_start_matches('/')));
     if path.starts_with("/dev/") || request.method == "OPTIONS" && answer.status == 204 {
         return;
     }
@@ -102,6 +102,20 @@ pub(crate) fn check(request: &Request, answer: &Answer) {
         validate(&media["schema"], &answer.json(), "body", &mut wrong);
         assert!(wrong.is_empty(), "{context}: {}", wrong.join("; "));
     }
+}
+
+/// Decodes percent-encoded octets.
+fn decode(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap().to_owned();
+    for part in parts {
+        let octet = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(char::from(octet.expect("two digits behind a percent sign")));
+        decoded += &part[2..];
+    }
+    decoded
 }
 
 /// Whether a path is one of a template's. Its last parameter may hold slashes, as that of the log's tiles does.
