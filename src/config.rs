@@ -242,6 +242,14 @@ settings! {
     /// The largest request body [default: 128KiB]
     #[arg(long, env = "MAYFLY_MAX_BODY_BYTES", value_name = "SIZE")]
     max_body_bytes: Size,
+    /// How long a connection is kept for its next request [default: 30s]
+    #[arg(
+        long,
+        env = "MAYFLY_IDLE_TIMEOUT",
+        value_name = "TIME",
+        alias = "idle-connection-timeout"
+    )]
+    idle_timeout: Span,
     /// How long a stop waits for requests that have begun [default: 25s]
     #[arg(long, env = "MAYFLY_SHUTDOWN_GRACE", value_name = "TIME")]
     shutdown_grace: Span,
@@ -526,6 +534,8 @@ pub struct ServerConfig {
     pub permitted: PermittedAlgorithms,
     /// The largest request body, in octets.
     pub max_body_bytes: usize,
+    /// How long a connection is kept for its next request.
+    pub idle_timeout: Duration,
     /// How long a stop waits.
     pub shutdown_grace: Duration,
     /// Threads that serve.
@@ -633,6 +643,9 @@ impl ServerConfig {
             log: (!no_ct).then_some(log),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
+            idle_timeout: settings
+                .idle_timeout
+                .map_or(Duration::from_secs(30), |span| span.0),
             shutdown_grace: settings
                 .shutdown_grace
                 .map_or(Duration::from_secs(25), |span| span.0),

@@ -5,5 +5,6 @@
 mod answers;
 mod architecture;
 mod documents;
+mod listening;
 mod refusals;
 mod support;
