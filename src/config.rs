@@ -324,7 +324,15 @@ where
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            text.parse().map_err(E::custom)
+            text.parse::<T>().map_err(|error| {
+                let error = error.to_string();
+                // The messages of the standard library do not say what they are about.
+                if error.contains(text) {
+                    E::custom(error)
+                } else {
+                    E::custom(format_args!("{text:?}: {error}"))
+                }
+            })
         }
 
         fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
@@ -696,7 +704,10 @@ mod tests {
         for (text, expected) in [
             ("listen: 127.0.0.1:1\nlissten: x\n", "mayfly.yaml:2:1: "),
             ("listen: 127.0.0.1:1\nlissten: x\n", "lissten"),
-            ("workers: many\n", "mayfly.yaml:1:10: "),
+            (
+                "workers: many\n",
+                "mayfly.yaml:1:10: \"many\": invalid digit",
+            ),
             ("shutdown-grace: 10\n", "is not a duration such as"),
             ("public-url: ca.example.com\n", "is not a URL"),
             ("listen: ${NOWHERE}\n", "NOWHERE"),
