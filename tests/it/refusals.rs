@@ -459,7 +459,8 @@ fn failures_of_the_log_hand_out_nothing_and_tell_nothing_of_it() {
     let unavailable = || SubmitError::Unavailable("/srv/log: no space left".to_owned());
     let rejected = || SubmitError::Rejected("status 403 from 10.9.8.7".to_owned());
     let bad_sct = || SubmitError::BadSct("log id 00ff".to_owned());
-    let faults: [(fn() -> SubmitError, u16, &'static str, &'static str); 5] = [
+    type Fault = (fn() -> SubmitError, u16, &'static str, &'static str);
+    let faults: [Fault; 5] = [
         (
             || SubmitError::Overloaded,
             503,

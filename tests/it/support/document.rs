@@ -162,9 +162,9 @@ fn validate(schema: &'static Value, value: &Value, place: &str, wrong: &mut Vec<
     let bound = |limit: &Value| usize::try_from(limit.as_u64().expect("a limit")).unwrap();
     for (keyword, rule) in schema.as_object().expect("a schema is an object") {
         let holds = match keyword.as_str() {
-            "type" => match rule {
-                Value::Array(types) => types.iter().any(|name| has_type(value, name)),
-                name => has_type(value, name),
+            "type" => match rule.as_array() {
+                Some(types) => types.iter().any(|name| has_type(value, name)),
+                None => has_type(value, rule),
             },
             "const" => value == rule,
             "enum" => rule.as_array().unwrap().contains(value),
