@@ -15,5 +15,6 @@ mod architecture;
 mod description;
 mod documents;
 mod listening;
+mod operating;
 mod refusals;
 mod support;
