@@ -242,6 +242,14 @@ settings! {
     /// The largest request body [default: 128KiB]
     #[arg(long, env = "MAYFLY_MAX_BODY_BYTES", value_name = "SIZE")]
     max_body_bytes: Size,
+    /// How long a connection is kept for its next request [default: 30s]
+    #[arg(
+        long,
+        env = "MAYFLY_IDLE_TIMEOUT",
+        value_name = "TIME",
+        alias = "idle-connection-timeout"
+    )]
+    idle_timeout: Span,
     /// How long a stop waits for requests that have begun [default: 25s]
     #[arg(long, env = "MAYFLY_SHUTDOWN_GRACE", value_name = "TIME")]
     shutdown_grace: Span,
@@ -316,7 +324,15 @@ where
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            text.parse().map_err(E::custom)
+            text.parse::<T>().map_err(|error| {
+                let error = error.to_string();
+                // The messages of the standard library do not say what they are about.
+                if error.contains(text) {
+                    E::custom(error)
+                } else {
+                    E::custom(format_args!("{text:?}: {error}"))
+                }
+            })
         }
 
         fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
@@ -526,6 +542,8 @@ pub struct ServerConfig {
     pub permitted: PermittedAlgorithms,
     /// The largest request body, in octets.
     pub max_body_bytes: usize,
+    /// How long a connection is kept for its next request.
+    pub idle_timeout: Duration,
     /// How long a stop waits.
     pub shutdown_grace: Duration,
     /// Threads that serve.
@@ -633,6 +651,9 @@ impl ServerConfig {
             log: (!no_ct).then_some(log),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
+            idle_timeout: settings
+                .idle_timeout
+                .map_or(Duration::from_secs(30), |span| span.0),
             shutdown_grace: settings
                 .shutdown_grace
                 .map_or(Duration::from_secs(25), |span| span.0),
@@ -683,7 +704,10 @@ mod tests {
         for (text, expected) in [
             ("listen: 127.0.0.1:1\nlissten: x\n", "mayfly.yaml:2:1: "),
             ("listen: 127.0.0.1:1\nlissten: x\n", "lissten"),
-            ("workers: many\n", "mayfly.yaml:1:10: "),
+            (
+                "workers: many\n",
+                "mayfly.yaml:1:10: \"many\": invalid digit",
+            ),
             ("shutdown-grace: 10\n", "is not a duration such as"),
             ("public-url: ca.example.com\n", "is not a URL"),
             ("listen: ${NOWHERE}\n", "NOWHERE"),

@@ -5,6 +5,7 @@
 //! it is told is where a gRPC server will take such connections over.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -26,7 +27,7 @@ use rustls::server::Acceptor;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -34,8 +35,8 @@ use tokio_rustls::server::TlsStream;
 const BACKLOG: i32 = 2048;
 /// Time for the first bytes that tell the protocol, for a TLS handshake, and for a request's head.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept for its next request.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Time for a request on a connection that is not new, from the first octet of its head to its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first octets of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame, then GOAWAY with error HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
@@ -64,6 +65,8 @@ pub struct ListenerConfig {
     pub tls: Option<Arc<ServerConfig>>,
     /// Threads that serve.
     pub workers: usize,
+    /// How long a connection is kept for its next request.
+    pub idle_timeout: Duration,
     /// How long a stop waits for requests that have begun.
     pub shutdown_grace: Duration,
 }
@@ -108,7 +111,7 @@ where
         .disable_signals()
         .shutdown_timeout(config.shutdown_grace.as_secs());
     let stopping = builder.graceful_shutdown_signal();
-    let tls = config.tls.clone();
+    let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
     let server = builder
         .listen(name, socket, move || {
             let application = application()
@@ -120,7 +123,7 @@ where
                     let signal = signal.clone();
                     async move { signal.notified().await }
                 })
-                .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+                .keep_alive(KeepAlive::Timeout(idle_timeout))
                 .client_request_timeout(FIRST_BYTES_TIMEOUT)
                 .finish(map_config(application, |()| AppConfig::default()));
             let (tls, stopping) = (tls.clone(), stopping.clone());
@@ -132,6 +135,7 @@ where
                         http: Rc::new(http.await?),
                         tls,
                         stopping,
+                        silence: idle_timeout + REQUEST_TIMEOUT,
                     })
                 }
             })
@@ -148,6 +152,8 @@ struct Mux<H> {
     http: Rc<H>,
     tls: Option<Arc<ServerConfig>>,
     stopping: actix_server::GracefulShutdownSignal,
+    /// How long a connection may go without an answer.
+    silence: Duration,
 }
 
 impl<H> Service<TcpStream> for Mux<H>
@@ -164,10 +170,11 @@ where
     }
 
     fn call(&self, io: TcpStream) -> Self::Future {
-        let (http, tls, stopping) = (
+        let (http, tls, stopping, silence) = (
             Rc::clone(&self.http),
             self.tls.clone(),
             self.stopping.clone(),
+            self.silence,
         );
         Box::pin(async move {
             let peer = io.peer_addr().ok();
@@ -179,7 +186,8 @@ where
                 () = stopping.notified() => return Ok(()),
             };
             match opened {
-                Ok(Ok(Some(connection))) => {
+                Ok(Ok(Some(stream))) => {
+                    let connection = Connection::new(stream, silence);
                     // The connection's own errors are its client's; requests have been accounted for.
                     let _ = http.call((connection, Protocol::Http1, peer)).await;
                 }
@@ -201,17 +209,15 @@ where
 }
 
 /// Reads as much of a connection as tells its protocol. `None`: it was answered here.
-async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Option<Connection>> {
+async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Option<Stream>> {
     let Some(tls) = tls else {
         return open_clear(io).await;
     };
     let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-    Ok(Some(Connection::Tls(Box::new(
-        hello.into_stream(tls).await?,
-    ))))
+    Ok(Some(Stream::Tls(Box::new(hello.into_stream(tls).await?))))
 }
 
-async fn open_clear(mut io: TcpStream) -> io::Result<Option<Connection>> {
+async fn open_clear(mut io: TcpStream) -> io::Result<Option<Stream>> {
     let mut head = [0; PREFACE.len()];
     let mut length = 0;
     loop {
@@ -225,7 +231,7 @@ async fn open_clear(mut io: TcpStream) -> io::Result<Option<Connection>> {
         length += read;
         let seen = head.get(..length).unwrap_or_default();
         if !PREFACE.starts_with(seen) {
-            return Ok(Some(Connection::Clear(Rewind {
+            return Ok(Some(Stream::Clear(Rewind {
                 head,
                 start: 0,
                 end: length,
@@ -240,8 +246,97 @@ async fn open_clear(mut io: TcpStream) -> io::Result<Option<Connection>> {
     }
 }
 
-/// A connection that speaks HTTP/1.1.
-enum Connection {
+/// A connection that speaks HTTP/1.1, and ends when nothing has been answered on it for too long.
+///
+/// actix limits the time of a connection's first head, and the pause between two requests; half a head after the first
+/// request, or a client that stops reading, would hold the connection for ever.
+struct Connection {
+    stream: Stream,
+    silence: Duration,
+    answered: Instant,
+    check: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    fn new(stream: Stream, silence: Duration) -> Self {
+        Self {
+            stream,
+            silence,
+            answered: Instant::now(),
+            check: Box::pin(sleep(silence)),
+        }
+    }
+
+    /// Fails once the silence has lasted too long; until then, `context` is woken to look again.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.check.as_mut().poll(context).is_ready() {
+            let end = self.answered + self.silence;
+            if end <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.check.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.answered = Instant::now();
+        }
+        written
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Pending => this.poll_silence(context),
+            read @ Poll::Ready(_) => read,
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.note(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, parts);
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// What a connection's octets come through.
+enum Stream {
     Clear(Rewind),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -254,7 +349,7 @@ struct Rewind {
     io: TcpStream,
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -276,7 +371,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -353,6 +353,7 @@ impl Server {
         let listener = ListenerConfig {
             tls,
             workers: config.workers,
+            idle_timeout: config.idle_timeout,
             shutdown_grace: config.shutdown_grace,
         };
         Ok(Self {
@@ -425,6 +426,7 @@ impl Server {
             let private = ListenerConfig {
                 tls: None,
                 workers: 1,
+                idle_timeout: listener.idle_timeout,
                 shutdown_grace: Duration::from_secs(1),
             };
             let metrics = listener::serve("metrics", sockets.metrics, &private, move || {

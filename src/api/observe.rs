@@ -57,7 +57,8 @@ pub async fn observe<B: MessageBody + 'static>(
     let start = Instant::now();
     merge_leading_slashes(&mut request);
     let request_id = request_id(&request);
-    let has_origin = request.headers().contains_key(header::ORIGIN);
+    // A preflight says itself what it allows.
+    let is_readable = request.headers().contains_key(header::ORIGIN) && !is_preflight(&request);
 
     let answered_here = if head_bytes(&request) > MAX_HEAD_BYTES {
         let detail = request
@@ -74,7 +75,11 @@ pub async fn observe<B: MessageBody + 'static>(
 
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if has_origin && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if is_readable {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
             HeaderValue::from_static("*"),
@@ -178,9 +183,6 @@ fn preflight(asked: &HeaderMap) -> HttpResponse {
         if let Some(headers) = headers {
             response.append_header((header::ACCESS_CONTROL_ALLOW_HEADERS, headers.to_owned()));
         }
-    } else {
-        // An empty value would be read as no value; the outer layer must not add the wildcard to a refusal.
-        response.append_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "null"));
     }
     response.finish()
 }

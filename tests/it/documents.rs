@@ -1,11 +1,5 @@
 //! What stands in the documents and examples is what the program does.
 
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test's helper may stop the test"
-)]
-
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 

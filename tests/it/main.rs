@@ -2,6 +2,19 @@
 //!
 //! One binary, because each test binary links the whole graph anew.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test's helper may stop the test"
+)]
+
+mod answers;
 mod architecture;
+mod description;
 mod documents;
-mod log_lines;
+mod listening;
+mod operating;
+mod refusals;
+mod support;

@@ -32,7 +32,7 @@ pub(crate) fn operations() -> Vec<(String, &'static str)> {
 /// a path and another method with 405.
 pub(crate) fn check(request: &Request, answer: &Answer) {
     let path = request.target.split('?').next().unwrap();
-    let path = format!("/{}", path.trim_start_matches('/'));
+    let path = decode(&format!("/{}", path.trim_start_matches('/')));
     if path.starts_with("/dev/") || request.method == "OPTIONS" && answer.status == 204 {
         return;
     }
@@ -104,6 +104,20 @@ pub(crate) fn check(request: &Request, answer: &Answer) {
     }
 }
 
+/// Decodes percent-encoded octets.
+fn decode(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap().to_owned();
+    for part in parts {
+        let octet = part
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(char::from(octet.expect("two digits behind a percent sign")));
+        decoded += &part[2..];
+    }
+    decoded
+}
+
 /// Whether a path is one of a template's. Its last parameter may hold slashes, as that of the log's tiles does.
 fn fits(template: &str, path: &str) -> bool {
     let mut parts = path.split('/');
@@ -148,9 +162,9 @@ fn validate(schema: &'static Value, value: &Value, place: &str, wrong: &mut Vec<
     let bound = |limit: &Value| usize::try_from(limit.as_u64().expect("a limit")).unwrap();
     for (keyword, rule) in schema.as_object().expect("a schema is an object") {
         let holds = match keyword.as_str() {
-            "type" => match rule {
-                Value::Array(types) => types.iter().any(|name| has_type(value, name)),
-                name => has_type(value, name),
+            "type" => match rule.as_array() {
+                Some(types) => types.iter().any(|name| has_type(value, name)),
+                None => has_type(value, rule),
             },
             "const" => value == rule,
             "enum" => rule.as_array().unwrap().contains(value),

@@ -172,7 +172,8 @@ impl Instance {
     /// Makes one for a URL, which trusts one issuer.
     pub(crate) fn new() -> Self {
         let instance = Self {
-            folder: tempfile::tempdir().unwrap(),
+            // A temporary folder may be in memory, where no log is kept.
+            folder: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
         };
         let data_dir = instance.data_dir();
         let arguments = [

@@ -91,9 +91,7 @@ impl TestServer {
         let url = format!("http://{address}");
 
         let data_dir = folder.path().join("data");
-        let t = std::time::Instant::now();
         make_instance(&data_dir, &url, &environment);
-        eprintln!("instance {:?}", t.elapsed());
         let issuers = Arc::new(DevIssuers::new(&url, test_keys(), &environment.clock));
         let identity_config = folder.path().join("identity.yaml");
         let identity_file = issuers.identity_file() + &more_issuers.replace("{base}", &url);
@@ -106,8 +104,6 @@ impl TestServer {
         };
         change(&mut settings);
         let config = ServerConfig::new(settings).unwrap();
-
-        let t = std::time::Instant::now();
         let mut parts = Parts::load(&config, &environment, true).unwrap();
         let key = file::load(&config.ca_key, None, false).unwrap();
         let key = Arc::new(WatchedKey::new(Arc::new(key)));
@@ -219,14 +215,6 @@ impl TestServer {
             // A server that has failed listens no more; joining its thread tells.
             let _ = stop.send(());
         }
-    }
-
-    /// Stops, and waits for the end.
-    pub(crate) fn stop(mut self) -> Result<(), StartError> {
-        self.begin_to_stop();
-        self.thread
-            .take()
-            .map_or(Ok(()), |thread| thread.join().unwrap())
     }
 }
 

@@ -1,0 +1,480 @@
+//! The binary as operators meet it: what it refuses to start with, what it writes down, how it stops.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use mayfly::clock::SystemClock;
+use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer};
+use serde_json::Value;
+
+use crate::support::http::{self, Connection, Request};
+use crate::support::key::{self, TestKey};
+use crate::support::process::{Instance, Process, copy_folder, mayfly, run};
+use crate::support::server::{EMAIL, TestServer, V2, members, test_keys};
+use crate::support::wait_for;
+
+/// An instance that trusts an issuer which is reached while `host` runs.
+struct Trusting {
+    instance: Instance,
+    host: TestServer,
+}
+
+impl Trusting {
+    fn new() -> Self {
+        let host = TestServer::start();
+        let instance = Instance::new();
+        let url = host.issuers.email().unwrap().url();
+        instance.write_identity(&format!(
+            "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    id: people\n"
+        ));
+        Self { instance, host }
+    }
+
+    /// A token of now.
+    fn token(&self, claims: &TestClaims) -> String {
+        let url = self.host.issuers.email().unwrap().url().to_owned();
+        let issuer = TestIssuer::new(url, Arc::clone(test_keys()), Arc::new(SystemClock));
+        issuer.token(claims, TestAlgorithm::Es256).unwrap()
+    }
+
+    fn good_request(&self) -> Request {
+        Request::post(V2, TestKey::generate().v2(EMAIL).to_string())
+            .bearer(&self.token(&TestClaims::email(EMAIL)))
+    }
+}
+
+/// Checks that `mayfly serve` ends with this exit code, and says this.
+fn refuses(instance: &Instance, arguments: &[&str], code: i32, words: &str) {
+    let outcome = run(instance.serve().args(arguments));
+    assert_eq!(outcome.code, code, "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(words),
+        "without {words:?}: {}",
+        outcome.stderr
+    );
+    assert_eq!(outcome.stdout, "");
+}
+
+#[test]
+fn a_mistake_in_the_server_file_is_named_with_its_place() {
+    let instance = Instance::new();
+    let config = instance.config();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let lines = text.lines().count();
+    for (line, column, mistake, words) in [
+        (lines + 1, 1, "lissten: x", "lissten"),
+        (lines + 1, 10, "workers: many", "many"),
+        (lines + 2, 3, "trust:\n  extern: {}", "extern"),
+        (lines + 1, 1, "listen: 127.0.0.1:1", "listen"),
+    ] {
+        std::fs::write(&config, format!("{text}{mistake}\n")).unwrap();
+        refuses(
+            &instance,
+            &[],
+            3,
+            &format!("mayfly: {}:{line}:{column}: ", config.display()),
+        );
+        refuses(&instance, &[], 3, words);
+    }
+}
+
+#[test]
+fn a_mistake_in_the_identity_file_is_named_with_its_place() {
+    let instance = Instance::new();
+    let identity = instance.identity();
+    let entry = "oidc-issuers:\n  https://a.example:\n    issuer-url: https://a.example\n    client-id: sigstore\n";
+    for (text, place) in [
+        (format!("{entry}    type: emial\n"), ":5:11: "),
+        (
+            format!("{entry}    type: email\n    clientid: x\n"),
+            ":6:5: ",
+        ),
+        (format!("{entry}  - x\n"), ":5:"),
+        ("oidc-issuers: 7\n".to_owned(), ":1:15: "),
+    ] {
+        instance.write_identity(&text);
+        refuses(
+            &instance,
+            &[],
+            3,
+            &format!("mayfly: {}{place}", identity.display()),
+        );
+    }
+}
+
+#[test]
+fn without_anyone_to_trust_nobody_is_served() {
+    let instance = Instance::new();
+    instance.write_identity("");
+    refuses(&instance, &[], 3, "the file configures no issuer");
+    std::fs::remove_file(instance.identity()).unwrap();
+    refuses(&instance, &[], 3, "No such file or directory");
+}
+
+#[test]
+fn another_public_url_than_that_of_the_instance_is_refused() {
+    let instance = Instance::new();
+    let words = "public-url: is https://other.example, but this instance was made for http://ca.example.com";
+    refuses(
+        &instance,
+        &["--public-url", "https://other.example"],
+        3,
+        words,
+    );
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_is_refused() {
+    let (instance, other) = (Instance::new(), Instance::new());
+    let key = other.data_dir().join("ca/current/key.pem");
+    refuses(
+        &instance,
+        &["--ca-key", key.to_str().unwrap()],
+        3,
+        "does not belong to the CA certificate",
+    );
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused() {
+    let instance = Instance::new();
+    for key in [
+        instance.data_dir().join("ca/current/key.pem"),
+        instance.log().join("key.pem"),
+    ] {
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+        refuses(
+            &instance,
+            &[],
+            3,
+            "others can read this private key (mode 0644); run `chmod 600` on it",
+        );
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn without_its_log_an_instance_is_refused() {
+    let instance = Instance::new();
+    let gone = instance.data_dir().join("gone");
+    let keep = |path: &Path| std::fs::rename(path, &gone).unwrap();
+    let restore = |path: &Path| std::fs::rename(&gone, path).unwrap();
+
+    let folder = instance.log();
+    keep(&folder);
+    refuses(&instance, &[], 3, "ct/main");
+    restore(&folder);
+
+    for file in ["log.json", "journal"] {
+        let path = folder.join(file);
+        keep(&path);
+        let outcome = run(&mut instance.serve());
+        assert_eq!(outcome.code, 3, "without {file}: {}", outcome.stderr);
+        assert!(!folder.join(file).exists(), "{file} was made anew");
+        restore(&path);
+    }
+    let key = folder.join("key.pem");
+    keep(&key);
+    refuses(&instance, &[], 3, "key.pem");
+    restore(&key);
+
+    let process = Process::start(&mut instance.serve());
+    process.terminate();
+    assert_eq!(process.end().0, 0, "as it was, it serves");
+}
+
+#[test]
+fn a_log_that_went_back_in_time_is_refused() {
+    let trusting = Trusting::new();
+    let (instance, copy) = (
+        &trusting.instance,
+        tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
+    );
+    let issue_one = || {
+        let process = Process::start(&mut instance.serve());
+        assert_eq!(
+            http::send(process.address, &trusting.good_request()).status,
+            200
+        );
+        process.terminate();
+        assert_eq!(process.end().0, 0);
+    };
+    issue_one();
+    copy_folder(&instance.log(), copy.path());
+    issue_one();
+    assert!(
+        std::fs::read_to_string(instance.high_water())
+            .unwrap()
+            .contains("\n2\n"),
+        "the last checkpoint has both"
+    );
+
+    std::fs::remove_dir_all(instance.log()).unwrap();
+    copy_folder(copy.path(), &instance.log());
+    refuses(instance, &[], 3, "the log went back in time");
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused() {
+    let instance = Instance::new();
+    let first = Process::start(&mut instance.serve());
+    let outcome = run(&mut instance.serve());
+    assert_eq!(outcome.code, 4, "{}", outcome.stderr);
+    first.terminate();
+    assert_eq!(first.end().0, 0);
+}
+
+#[test]
+fn a_server_without_a_log_says_so_at_every_start() {
+    let instance = Instance::new();
+    let process = Process::start(instance.serve().arg("--no-ct"));
+    let warning = &process.events("no_ct", 1)[0];
+    assert_eq!(warning["severity"], "WARNING");
+    process.terminate();
+    assert_eq!(process.end().0, 0);
+}
+
+#[test]
+fn serve_has_nothing_of_the_test_issuer() {
+    let instance = Instance::new();
+    let process = Process::start(&mut instance.serve());
+    for target in [
+        "/dev/oidc/token",
+        "/dev/oidc/.well-known/openid-configuration",
+        "/dev/oidc/jwks",
+        "/dev/",
+    ] {
+        assert_eq!(
+            http::send(process.address, &Request::get(target)).status,
+            404,
+            "{target}"
+        );
+    }
+    process.terminate();
+    assert_eq!(process.end().0, 0);
+}
+
+#[test]
+fn the_self_test_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = run(mayfly(["dev", "--self-test"]).current_dir(folder.path()));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.stdout.contains("passed"), "{}", outcome.stdout);
+    assert_eq!(outcome.stderr, "");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "it leaves nothing behind"
+    );
+}
+
+#[test]
+fn a_stop_finishes_the_request_that_has_begun() {
+    let trusting = Trusting::new();
+    let process = Process::start(&mut trusting.instance.serve());
+    let request = trusting.good_request();
+    let octets = request.octets();
+    let (begun, rest) = octets.split_at(octets.len() - 20);
+    let mut connection = Connection::open(process.address);
+    connection.write(begun).unwrap();
+    // Answered on the same worker thread: the request before it has been read by then.
+    assert_eq!(
+        http::send(process.address, &Request::get("/healthz")).status,
+        200
+    );
+
+    process.terminate();
+    let health = wait_for("health to fail", || {
+        let answer = http::send(process.metrics_address, &Request::get("/healthz"));
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(
+        health.text(),
+        r#"{"code":14,"message":"the server is stopping","details":[]}"#
+    );
+    assert_eq!(
+        (health.header("mayfly-reason"), health.header("retry-after")),
+        (Some("shutting_down"), Some("1"))
+    );
+
+    connection.write(rest).unwrap();
+    let answer = connection.answer_to("POST").unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let (code, lines) = process.end();
+    assert_eq!(code, 0, "{lines:#?}");
+    let last: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+    assert_eq!(last["event"], "stopped");
+    let checkpoint = std::fs::read_to_string(trusting.instance.high_water()).unwrap();
+    assert!(
+        checkpoint.contains("\n1\n"),
+        "the last checkpoint covers it: {checkpoint}"
+    );
+}
+
+#[test]
+fn every_request_is_one_line_with_the_documented_keys() {
+    let trusting = Trusting::new();
+    let process = Process::start(trusting.instance.serve().args(["--log-level", "debug"]));
+    let send = |request: Request, id: &str| {
+        let request = request
+            .header("X-Request-Id", id)
+            .header("User-Agent", "test/1");
+        http::send(process.address, &request).status
+    };
+    assert_eq!(send(trusting.good_request(), "issued"), 200);
+    assert_eq!(send(Request::post(V2, "{}"), "refused"), 400);
+    assert_eq!(send(Request::get("/nowhere"), "nowhere"), 404);
+    assert_eq!(send(Request::get("/healthz"), "health"), 200);
+    assert_eq!(send(Request::get("/api/v2/trustBundle"), "bundle"), 200);
+    process.terminate();
+    let (code, lines) = process.end();
+    assert_eq!(code, 0);
+
+    let parsed = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
+    let parsed: Vec<Value> = parsed.collect();
+    let always = ["timestamp", "severity", "message", "target", "event"];
+    for line in parsed
+        .iter()
+        .filter(|line| line["target"].as_str().unwrap().starts_with("mayfly"))
+    {
+        assert!(always.iter().all(|key| line.get(key).is_some()), "{line}");
+    }
+    let of_request = [
+        "request_id",
+        "endpoint",
+        "method",
+        "status",
+        "duration_ms",
+        "client_ip",
+        "user_agent",
+    ];
+    for (id, severity, event, more) in [
+        (
+            "issued",
+            "INFO",
+            "certificate_issued",
+            &["api", "issuer", "serial", "leaf_index"][..],
+        ),
+        (
+            "refused",
+            "WARNING",
+            "request_refused",
+            &["reason", "detail"],
+        ),
+        ("nowhere", "INFO", "http_request", &[]),
+        ("health", "DEBUG", "http_request", &[]),
+        ("bundle", "INFO", "http_request", &[]),
+    ] {
+        let lines: Vec<&Value> = parsed
+            .iter()
+            .filter(|line| line["request_id"] == id)
+            .collect();
+        let [line] = lines[..] else {
+            panic!("{id}: {lines:#?}")
+        };
+        assert_eq!(
+            (&line["severity"], &line["event"]),
+            (&severity.into(), &event.into()),
+            "{line}"
+        );
+        let keys: Vec<String> = members(line).into_keys().collect();
+        let mut expected: Vec<String> = always
+            .iter()
+            .chain(&of_request)
+            .chain(more)
+            .map(|key| (*key).to_owned())
+            .collect();
+        expected.sort();
+        assert_eq!(keys, expected, "{line}");
+        assert_eq!(
+            (&line["client_ip"], &line["user_agent"]),
+            (&"127.0.0.1".into(), &"test/1".into())
+        );
+    }
+    let issued = parsed
+        .iter()
+        .find(|line| line["request_id"] == "issued")
+        .unwrap();
+    assert_eq!(
+        (&issued["issuer"], &issued["leaf_index"], &issued["api"]),
+        (&"people".into(), &0.into(), &"v2".into())
+    );
+    assert!(
+        !issued.to_string().contains(EMAIL),
+        "who it was for stands in the certificate: {issued}"
+    );
+}
+
+#[test]
+fn no_secret_of_a_request_is_ever_written_or_answered() {
+    let trusting = Trusting::new();
+    let process = Process::start(trusting.instance.serve().args(["--log-level", "debug"]));
+    let token = trusting.token(&TestClaims::email(EMAIL));
+    let parts: Vec<&str> = token.split('.').collect();
+    let broken_signature = format!(
+        "{}.{}.{}",
+        parts[0],
+        parts[1],
+        parts[2].to_ascii_lowercase()
+    );
+    let expired = trusting.token(&TestClaims::email(EMAIL).with("exp", 1));
+    let elsewhere =
+        trusting.token(&TestClaims::email(EMAIL).with("iss", "https://elsewhere.example"));
+    let key = TestKey::generate();
+    let (proof, other_proof) = (key.proof(EMAIL), key.proof("eve@example.com"));
+    let canary = "Q2FuYXJ5VGhhdE11c3ROb3RTaW5n";
+    let private_key = format!("-----BEGIN PRIVATE KEY-----\n{canary}\n-----END PRIVATE KEY-----\n");
+
+    let body = |proof: &str| key::v2(&key.pem(), proof).to_string();
+    let requests = [
+        Request::post(V2, body(&proof)).bearer(&token),
+        Request::post(V2, body(&other_proof)).bearer(&token),
+        Request::post(V2, body(&proof)).bearer(&broken_signature),
+        Request::post(V2, body(&proof)).bearer(&expired),
+        Request::post(V2, body(&proof)).bearer(&elsewhere),
+        Request::post(V2, body(&proof)).bearer(&format!("{token}.{canary}")),
+        Request::post(V2, body(&proof)).bearer(canary),
+        Request::post(V2, body(&proof)).header("Authorization", format!("Basic {canary}")),
+        Request::post(V2, key::v2(&private_key, &proof).to_string()).bearer(&token),
+        Request::post(V2, key::csr(&private_key).to_string()).bearer(&token),
+        Request::post(V2, format!(r#"{{"credentials":"{token}"}}"#)),
+        Request::post(
+            V2,
+            format!(r#"{{"credentials":{{"oidcIdentityToken":["{token}"]}}}}"#),
+        ),
+        Request::post(V2, format!(r#"{{"{canary}":"#)),
+        Request::post(
+            V2,
+            format!(r#"{{"publicKeyRequest":{{"proofOfPossession":"{canary}!"}}}}"#),
+        ),
+        Request::post(V2, format!("{canary}{token}")),
+        Request::get(format!("/{canary}?token={token}")),
+        Request::get(format!("/healthz?token={token}")).header("X-Request-Id", token.as_str()),
+        Request::get("/healthz")
+            .header("Cookie", canary)
+            .header("Referer", token.as_str()),
+    ];
+    let mut written = String::new();
+    for request in &requests {
+        let answer = http::send(process.address, request);
+        written += &format!("{:?} {}\n", answer.headers, answer.text());
+    }
+    written += http::send(process.metrics_address, &Request::get("/metrics")).text();
+    process.terminate();
+    let (code, lines) = process.end();
+    assert_eq!(code, 0);
+    assert!(lines.len() > requests.len(), "{lines:#?}");
+    written += &lines.join("\n");
+
+    let mut secrets = vec![canary, proof.as_str(), other_proof.as_str()];
+    for token in [&token, &broken_signature, &expired, &elsewhere] {
+        secrets.extend(token.split('.'));
+    }
+    for secret in secrets {
+        let place = written.lines().find(|line| line.contains(secret));
+        assert_eq!(place, None, "{secret}");
+    }
+}
