@@ -42,11 +42,25 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
             "running as root, which nothing here needs; use a user of its own"
         );
     }
+    raise_descriptor_limit();
     let stop = stop_signal()?;
     let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
     let server = Server::new(&config, sockets, environment, false)?;
     server.run(None, stop)?;
     Ok(())
+}
+
+/// Takes as many descriptors as the system allows: every connection needs one, and so does the log.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(event = "descriptor_limit", %error, "cannot raise the limit of open files");
+    }
 }
 
 /// How soon after the first signal another still counts as the same: `timeout` and some shells send one to the process
