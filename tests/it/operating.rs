@@ -1,5 +1,7 @@
 //! The binary as operators meet it: what it refuses to start with, what it writes down, how it stops.
 
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::http::{self, Connection, Request};
 use crate::support::key::{self, TestKey};
-use crate::support::process::{Instance, Process, copy_folder, mayfly, run};
+use crate::support::process::{Instance, Process, Running, copy_folder, mayfly, run};
 use crate::support::server::{EMAIL, TestServer, V2, members, test_keys};
 use crate::support::wait_for;
 
@@ -406,6 +408,31 @@ fn every_request_is_one_line_with_the_documented_keys() {
         !issued.to_string().contains(EMAIL),
         "who it was for stands in the certificate: {issued}"
     );
+}
+
+/// `/dev/full` takes nothing, like a disk without room; so does a pipe whose reader is gone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_log_lines_cannot_be_written_goes_on() {
+    let instance = Instance::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let arguments = ["serve", "--metrics-listen", "127.0.0.1:0", "--listen"];
+    let mut command = mayfly(arguments);
+    command
+        .arg(address.to_string())
+        .arg("--config")
+        .arg(instance.config());
+    let mut server = Running(command.stderr(full).spawn().unwrap());
+    wait_for("the server's start", || {
+        assert_eq!(server.0.try_wait().unwrap(), None, "it ended");
+        TcpStream::connect(address).ok()
+    });
+    assert_eq!(http::send(address, &Request::get("/healthz")).status, 200);
+    server.terminate();
+    assert_eq!(server.code(), 0);
 }
 
 #[test]

@@ -56,11 +56,17 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
 }
 
 /// A child that does not outlive its test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Waits for the end.
-    fn code(&mut self) -> i32 {
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end, and returns the exit code.
+    pub(crate) fn code(&mut self) -> i32 {
         let status = wait_for("the end of the process", || self.0.try_wait().unwrap());
         status
             .code()
@@ -150,8 +156,7 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.child.0.id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        self.child.terminate();
     }
 
     /// Waits for the end, and returns the exit code with all lines of standard error.
