@@ -14,6 +14,7 @@ use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
 use crate::ca::IssuedCertificate;
 use crate::metrics;
+use crate::reason::Reason;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The largest head of a request. A token may be 32 KiB of it.
@@ -283,7 +284,11 @@ fn write_line(
                 ..
             }),
         ) => {
-            let (reason, detail, issuer) = (reason.as_str(), detail.as_deref(), issuer.as_deref());
+            let (reason, detail, issuer) = (
+                reason.as_str(),
+                loggable(*reason, detail.as_deref()),
+                issuer.as_deref(),
+            );
             if status >= 500 {
                 line!(
                     error,
@@ -307,6 +312,12 @@ fn write_line(
         (None, _) if is_quiet && status < 400 => line!(debug, "http_request", "request answered"),
         (None, _) => line!(info, "http_request", "request answered"),
     }
+}
+
+/// The detail, unless it repeats whose token it is: that belongs into certificates, and not into log lines.
+fn loggable(reason: Reason, detail: Option<&str>) -> Option<&str> {
+    let names_somebody = reason == Reason::BadProof || reason == Reason::SubjectDomainMismatch;
+    detail.filter(|_| !names_somebody)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -326,6 +326,12 @@ fn every_request_is_one_line_with_the_documented_keys() {
     };
     assert_eq!(send(trusting.good_request(), "issued"), 200);
     assert_eq!(send(Request::post(V2, "{}"), "refused"), 400);
+    let mut unproven = trusting.good_request();
+    unproven.body = TestKey::generate()
+        .v2("somebody else")
+        .to_string()
+        .into_bytes();
+    assert_eq!(send(unproven, "unproven"), 400);
     assert_eq!(send(Request::get("/nowhere"), "nowhere"), 404);
     assert_eq!(send(Request::get("/healthz"), "health"), 200);
     assert_eq!(send(Request::get("/api/v2/trustBundle"), "bundle"), 200);
@@ -365,6 +371,12 @@ fn every_request_is_one_line_with_the_documented_keys() {
             "WARNING",
             "request_refused",
             &["reason", "detail"],
+        ),
+        (
+            "unproven",
+            "WARNING",
+            "request_refused",
+            &["reason", "issuer"],
         ),
         ("nowhere", "INFO", "http_request", &[]),
         ("health", "DEBUG", "http_request", &[]),
