@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
@@ -19,6 +20,8 @@ use crate::server::Environment;
 
 /// Requests before the first run: they fetch the issuer's keys, and bring both processes up to speed.
 const WARM_UP: usize = 200;
+/// How long they may fail. A server asks an issuer that did not answer again after ten seconds.
+const WARM_UP_PATIENCE: Duration = Duration::from_secs(12);
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -232,20 +235,14 @@ impl Bench<'_> {
     async fn run(
         &self,
         arguments: &LoadArguments,
-        start: Option<std::time::Duration>,
+        start: Option<Duration>,
     ) -> Result<Report, Failure> {
         let trust = self
             .target
             .trust(&arguments.log_path)
             .await
             .map_err(Failure::operation)?;
-        let warm_up = self.prepare(WARM_UP)?.drive(&self.target, 1).await;
-        if let Some(failure) = warm_up.first_failure {
-            let issuer = self.issuer.url();
-            return Err(Failure::operation(format!(
-                "no certificate for a token of {issuer}, which the server must trust as an issuer of type email with audience sigstore: {failure}"
-            )));
-        }
+        self.warm_up().await?;
         let mut floors = vec![measure_floor(self.folder)?];
         let mut runs = Vec::with_capacity(arguments.connections.len());
         for &connections in &arguments.connections {
@@ -261,6 +258,25 @@ impl Bench<'_> {
             start,
             runs,
         ))
+    }
+
+    /// Sends requests until a server that found no keys at its start, before this issuer was there, asks for them again.
+    async fn warm_up(&self) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            let outcome = self.prepare(WARM_UP)?.drive(&self.target, 1).await;
+            let Some(failure) = outcome.first_failure else {
+                return Ok(());
+            };
+            if start.elapsed() > WARM_UP_PATIENCE {
+                let issuer = self.issuer.url();
+                return Err(Failure::operation(format!(
+                    "no certificate for a token of {issuer}; the server must trust it as an issuer of type email with \
+                     audience sigstore: {failure}"
+                )));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     async fn measure(
