@@ -11,6 +11,7 @@ use rcgen::{
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::ca::profile::draw_serial;
 use crate::keys::memory::{InMemoryKey, KeyError, NewKey};
 use crate::random::{Random, RandomError};
 use crate::x509::chain::{CertificateChain, ChainError};
@@ -116,12 +117,7 @@ fn ca_params(
     random: &dyn Random,
 ) -> Result<CertificateParams, HierarchyError> {
     let mut params = CertificateParams::default();
-    let mut serial = [0; 20];
-    random.fill(&mut serial)?;
-    if let Some(first) = serial.first_mut() {
-        *first = *first & 0x7f | 0x40;
-    }
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.serial_number = Some(SerialNumber::from_slice(&draw_serial(random)?));
     params.distinguished_name = DistinguishedName::new();
     params
         .distinguished_name

@@ -67,7 +67,7 @@ impl CertificateProfile {
 }
 
 /// Draws a serial number: positive and exactly 20 octets long (RFC 5280, section 4.1.2.2), so that all have one length.
-fn draw_serial(random: &dyn Random) -> Result<[u8; 20], RandomError> {
+pub(super) fn draw_serial(random: &dyn Random) -> Result<[u8; 20], RandomError> {
     let mut serial = [0; 20];
     random.fill(&mut serial)?;
     if let Some(first) = serial.first_mut() {
