@@ -10,6 +10,7 @@
     reason = "a test's helper may stop the test"
 )]
 
+mod abuse;
 mod answers;
 mod architecture;
 mod description;

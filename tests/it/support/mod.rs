@@ -6,6 +6,7 @@ pub(crate) mod faults;
 pub(crate) mod http;
 pub(crate) mod key;
 pub(crate) mod process;
+pub(crate) mod refusal;
 pub(crate) mod server;
 
 /// How long a test waits before it calls something hung.

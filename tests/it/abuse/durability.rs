@@ -1,0 +1,1 @@
+//! Rows L: the log, when the store, the clock or the process fails.

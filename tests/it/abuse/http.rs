@@ -1,0 +1,1 @@
+//! Rows H: what is sent to the listener.

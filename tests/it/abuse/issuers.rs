@@ -1,0 +1,1 @@
+//! Rows I: what a hostile or broken issuer answers.

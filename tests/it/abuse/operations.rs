@@ -1,0 +1,1 @@
+//! Rows O: the process and what is around it.

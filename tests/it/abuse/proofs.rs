@@ -1,0 +1,1 @@
+//! Rows P: client keys and proofs that the client holds them.

@@ -1,0 +1,1 @@
+//! Rows K: the CA's own key.

@@ -1,0 +1,1 @@
+//! Rows T: ID tokens.
