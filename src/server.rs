@@ -27,6 +27,7 @@ use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::listener::{self, ListenerConfig, TlsError};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::store::StoreError;
@@ -476,6 +477,7 @@ fn stop_at_once(what: &str) {
         error = what,
         "the log failed; the process ends, and a restart recovers it"
     );
+    logging::flush();
     std::process::exit(70);
 }
 

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
+use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
@@ -143,6 +144,8 @@ pub fn run() -> ExitCode {
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
     };
+    // What was logged stands before what is said last.
+    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {

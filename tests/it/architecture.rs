@@ -54,7 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "server",
         &[
             "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "metrics", "random", "trust", "x509", "store",
+            "logging", "metrics", "random", "trust", "x509", "store",
         ],
     ),
     (
