@@ -27,8 +27,9 @@ const MAX_REDIRECTS: usize = 3;
 const MAX_URL_OCTETS: usize = 8 * 1024;
 /// How many fetches run at once; more wait within their own time limit.
 const MAX_IN_FLIGHT: usize = 64;
-/// How many of them ask one host, so that a host that hangs keeps no other waiting.
-const MAX_PER_HOST: usize = 2;
+/// How many of them ask one host, so that a host that hangs keeps no other waiting. Not fewer, as a host can have
+/// hundreds of issuers, and all of them are fetched at the start.
+const MAX_PER_HOST: usize = 8;
 
 /// Which addresses a fetch may connect to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -1000,7 +1001,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_fetches_ask_one_host_at_once_and_others_do_not_wait_for_it() {
+    async fn a_few_fetches_ask_one_host_at_once_and_others_do_not_wait_for_it() {
         let gate = Arc::new(Semaphore::new(0));
         let octets = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
         let slow =
