@@ -910,13 +910,13 @@ fn a_certificate_in_the_identity_file_is_trusted_for_its_issuer_alone() {
 fn no_proxy_is_asked_no_cookie_kept_and_no_credential_sent() {
     let (issuer, proxy) = (HostileIssuer::start(), HostileIssuer::start());
     issuer.serve("cookies");
-    let discovery = match issuer.discovery("cookies", json!({})) {
-        Reply::Octets(octets) => String::from_utf8(octets).unwrap(),
-        other => panic!("{other:?}"),
-    };
-    let cookie = "\r\nSet-Cookie: a=b; Path=/\r\nWWW-Authenticate: Basic\r\nContent-Length";
-    let discovery = discovery.replacen("\r\nContent-Length", cookie, 1);
-    issuer.set("cookies", "discovery", Reply::Octets(discovery.into()));
+    let headers = "Set-Cookie: a=b; Path=/\r\nWWW-Authenticate: Basic\r\n";
+    let discovery = issuer.discovery_json("cookies", &json!({}));
+    issuer.set(
+        "cookies",
+        "discovery",
+        Reply::with_headers(headers, discovery),
+    );
     let instance = Instance::new();
     instance.write_identity(&format!("oidc-issuers:\n{}", issuer.entries(["cookies"])));
     let home = tempfile::tempdir().unwrap();

@@ -166,6 +166,11 @@ impl HostileIssuer {
 
     /// A good discovery document, but for some members.
     pub(crate) fn discovery(&self, name: &str, changes: Value) -> Reply {
+        Reply::document(self.discovery_json(name, &changes))
+    }
+
+    /// The text of that document.
+    pub(crate) fn discovery_json(&self, name: &str, changes: &Value) -> String {
         let mut document = json!({
             "issuer": self.url(name),
             "jwks_uri": format!("{}/jwks", self.url(name)),
@@ -175,7 +180,7 @@ impl HostileIssuer {
         for (member, value) in changes.as_object().unwrap() {
             document[member] = value.clone();
         }
-        Reply::document(document.to_string())
+        document.to_string()
     }
 
     /// The entry of an e-mail issuer in the identity file, with these further settings, one a line.
