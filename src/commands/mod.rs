@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
+use crate::fetch::SystemResolver;
 use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
@@ -135,6 +136,7 @@ pub fn run() -> ExitCode {
     let environment = Environment {
         clock: std::sync::Arc::new(SystemClock),
         random: std::sync::Arc::new(SystemRandomness::default()),
+        resolver: std::sync::Arc::new(SystemResolver),
     };
     let result = match cli.command {
         Command::Dev(arguments) => dev::run(&arguments, &environment),

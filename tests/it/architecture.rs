@@ -60,8 +60,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "instance", "keys", "logging",
-            "random", "server", "tlog", "trust", "x509", "store",
+            "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
+            "logging", "random", "server", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
