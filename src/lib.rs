@@ -14,8 +14,9 @@ pub mod listener;
 pub mod logging;
 pub mod server;
 
-// Layer 4: wire formats.
+// Layer 4: wire formats, and what they tell of the layers below.
 pub mod api;
+pub mod readiness;
 
 // Layer 3: what the product is for.
 pub mod ca;
