@@ -29,7 +29,7 @@ use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::listener::{self, ListenerConfig, TlsError};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::random::Random;
+use crate::random::{Random, WatchedRandomness};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::trust::{TrustMaterial, TrustedLog};
@@ -170,6 +170,8 @@ pub struct Parts {
     pub log: Option<Arc<EmbeddedLog>>,
     /// Where precertificates go: to our own log. `None` with `--no-ct`.
     pub submit_to: Option<Arc<dyn CtLog>>,
+    /// Where serial numbers come from.
+    serials: Arc<dyn Random>,
 }
 
 impl Parts {
@@ -189,6 +191,8 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
+        let serials = WatchedRandomness::new(Arc::clone(random))
+            .map_err(|error| StartError::System(error.to_string()))?;
         let issuers = load_issuers(&config.identity_config, config.strict)?;
         let passphrase = config
             .ca_key_password_file
@@ -243,6 +247,7 @@ impl Parts {
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
+            serials: Arc::new(serials),
         })
     }
 }
@@ -301,6 +306,7 @@ impl Server {
             authority,
             log,
             submit_to,
+            serials,
         } = parts;
         let tls = config
             .tls
@@ -344,7 +350,7 @@ impl Server {
             authority,
             log: submit_to,
             clock,
-            random: Arc::clone(&random),
+            random: serials,
         };
         let api = Arc::new(Api {
             documents: Documents::new(&chain, &published),

@@ -287,7 +287,7 @@ impl From<IssueError> for Refusal {
                     .with(Reason::TemplateError, None)
             }
             IssueError::Profile(ProfileError::Random(_)) => {
-                Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
+                Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
             }
             IssueError::Authority(AuthorityError::EndsTooSoon { .. }) => {
                 let detail =

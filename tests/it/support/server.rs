@@ -90,7 +90,7 @@ impl TestServer {
         let clock = Arc::new(FixedClock::at(NOW));
         let environment = Environment {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+            random: Arc::new(SystemRandomness) as Arc<dyn Random>,
             resolver,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
