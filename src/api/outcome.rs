@@ -289,6 +289,12 @@ impl From<IssueError> for Refusal {
             IssueError::Profile(ProfileError::Random(_)) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
             }
+            IssueError::Authority(AuthorityError::NotYetValid { .. }) => {
+                let detail =
+                    "the CA certificate is not valid yet; the operator must check the clock"
+                        .to_owned();
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
             IssueError::Authority(AuthorityError::EndsTooSoon { .. }) => {
                 let detail =
                     "the CA certificate ends too soon to issue; the operator must rotate it"
