@@ -314,7 +314,7 @@ mod tests {
         #[test]
         fn what_a_certificate_says_is_what_the_identity_says(
             local in "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]{1,64}",
-            facts in proptest::collection::vec("\\PC{0,300}", 20),
+            facts in proptest::collection::vec("\\PC{0,150}", 20),
         ) {
             const FACTS: [BuildFact; 20] = [
                 BuildFact::GithubWorkflowTrigger, BuildFact::GithubWorkflowSha, BuildFact::GithubWorkflowName,
