@@ -382,6 +382,15 @@ impl CertificateChain {
                     subject: subject(),
                 });
             }
+            // First of what the order decides, as the order is what is most often wrong.
+            if let Some(next) = self.0.get(position)
+                && !certificate.is_signed_by(next)
+            {
+                return Err(ChainError::NotSignedByNext {
+                    position,
+                    subject: subject(),
+                });
+            }
             let below = index;
             if certificate
                 .path_length
@@ -403,15 +412,6 @@ impl CertificateChain {
                     position,
                     subject: subject(),
                 });
-            }
-            match self.0.get(position) {
-                Some(next) if !certificate.is_signed_by(next) => {
-                    return Err(ChainError::NotSignedByNext {
-                        position,
-                        subject: subject(),
-                    });
-                }
-                _ => {}
             }
         }
         if !last.is_self_issued || !last.is_signed_by(last) {
@@ -580,7 +580,10 @@ mod tests {
         for (certificates, expected) in [
             (&[][..], "no certificate"),
             (&[&issuing], "does not end in a self-signed root"),
-            (&[&root, &issuing], "certificate 1"),
+            (
+                &[&root, &issuing],
+                "certificate 1 (CN=root) is not signed by the one after it",
+            ),
             (&[&issuing, &stranger], "is not signed by the one after it"),
             (&[&leaf, &root], "is not a CA certificate"),
             (&[&cannot_sign, &root], "is not a CA certificate"),
