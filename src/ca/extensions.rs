@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_outside_printable_ascii_is_refused_with_the_text_of_fulcio() {
+    fn a_name_outside_printable_ascii_is_refused_in_the_words_clients_know() {
         for (san, shown) in [
             (
                 San::Email("föö@example.com".to_owned()),
