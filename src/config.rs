@@ -268,7 +268,7 @@ settings! {
     /// Refuse to start where a warning would do
     #[arg(long, env = "MAYFLY_STRICT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     strict: bool,
-    /// Take private keys that others can read
+    /// Take private keys that others can read or replace
     #[arg(long, env = "MAYFLY_ALLOW_INSECURE_PERMISSIONS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     allow_insecure_permissions: bool,
 }
@@ -552,7 +552,7 @@ pub struct ServerConfig {
     pub error_detail: ErrorDetail,
     /// Refuse where a warning would do.
     pub strict: bool,
-    /// Take private keys that others can read.
+    /// Take private keys that others can read or replace.
     pub allow_insecure_permissions: bool,
     /// Other services for the trust files.
     pub external: ExternalTrust,

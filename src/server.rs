@@ -31,7 +31,7 @@ use crate::keys::metered::MeteredSigner;
 use crate::listener::{self, ListenerConfig, TlsError};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::random::Random;
+use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
@@ -179,6 +179,8 @@ pub struct Parts {
     pub log: Option<Arc<EmbeddedLog>>,
     /// Where precertificates go: to our own log. `None` with `--no-ct`.
     pub submit_to: Option<Arc<dyn CtLog>>,
+    /// Where serial numbers come from.
+    serials: Arc<dyn Random>,
 }
 
 impl Parts {
@@ -199,6 +201,8 @@ impl Parts {
             .build()
             .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        let serials = WatchedRandomness::new(Arc::clone(random))
+            .map_err(|error| StartError::System(error.to_string()))?;
         let (issuers, config_digest) = load_issuers(&config.identity_config, config.strict)?;
         let passphrase = config
             .ca_key_password_file
@@ -266,6 +270,7 @@ impl Parts {
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
+            serials: Arc::new(serials),
         })
     }
 }
@@ -326,6 +331,7 @@ impl Server {
             authority,
             log,
             submit_to,
+            serials,
         } = parts;
         let tls = config
             .tls
@@ -376,7 +382,7 @@ impl Server {
             clock_guard: ClockGuard::new(Arc::clone(&clock)),
             clock,
             metrics: Arc::clone(&metrics),
-            random: Arc::clone(&random),
+            random: serials,
         });
         let watched = Watched {
             ca: Arc::clone(&ca),

@@ -287,7 +287,13 @@ impl From<IssueError> for Refusal {
                     .with(Reason::TemplateError, None)
             }
             IssueError::Profile(ProfileError::Random(_)) => {
-                Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
+                Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
+            }
+            IssueError::Authority(AuthorityError::NotYetValid { .. }) => {
+                let detail =
+                    "the CA certificate is not valid yet; the operator must check the clock"
+                        .to_owned();
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
             }
             IssueError::Clock(_) => {
                 Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, None)

@@ -36,6 +36,12 @@ pub enum AuthorityError {
     /// The key does not sign.
     #[error("the CA key failed: {0}")]
     Sign(#[from] SignError),
+    /// A certificate of the chain is not valid yet.
+    #[error("the CA certificate is not valid before {not_before}; check the clock")]
+    NotYetValid {
+        /// When the last certificate of the chain begins.
+        not_before: OffsetDateTime,
+    },
     /// A certificate of the chain ends before a new certificate would.
     #[error(
         "the CA certificate ends at {not_after}, before a certificate issued now would; rotate the CA"
@@ -130,13 +136,15 @@ impl Authority {
         &self.chain
     }
 
-    /// Checks that a certificate issued at `now` would not outlive the chain.
+    /// Checks that a certificate issued at `now` would not be valid outside the chain's own validity.
     ///
     /// # Errors
-    /// [`AuthorityError::EndsTooSoon`].
+    /// [`AuthorityError::NotYetValid`], [`AuthorityError::EndsTooSoon`].
     pub fn check_lifetime(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        let not_after = self.chain.not_after();
-        if now + LIFETIME > not_after {
+        let (not_before, not_after) = (self.chain.not_before(), self.chain.not_after());
+        if now < not_before {
+            Err(AuthorityError::NotYetValid { not_before })
+        } else if now + LIFETIME > not_after {
             Err(AuthorityError::EndsTooSoon { not_after })
         } else {
             Ok(())

@@ -21,6 +21,8 @@ pub mod precertificate;
 pub mod profile;
 pub mod request;
 pub mod tbs;
+#[cfg(test)]
+mod tests;
 
 use authority::{Authority, AuthorityError};
 use profile::{CertificateProfile, ProfileError};

@@ -1,11 +1,12 @@
-//! A CA key and a log that count what they are asked, and fail when they are told to.
+//! A CA key, a log and a source of randomness that count what they are asked, and fail when they are told to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use mayfly::ctlog::{CtLog, SignedCertificateTimestamp, Submission, SubmitError};
 use mayfly::keys::{SignError, SignatureAlgorithm, Signer};
+use mayfly::random::{Random, RandomError, SystemRandomness};
 use tokio::sync::watch;
 
 /// A key that can fail.
@@ -15,6 +16,7 @@ pub(crate) struct WatchedKey {
     signatures: AtomicU64,
     /// How many signatures it gives before it fails.
     left: AtomicU64,
+    is_garbling: AtomicBool,
 }
 
 impl WatchedKey {
@@ -23,6 +25,7 @@ impl WatchedKey {
             key,
             signatures: AtomicU64::new(0),
             left: AtomicU64::new(u64::MAX),
+            is_garbling: AtomicBool::new(false),
         }
     }
 
@@ -34,6 +37,11 @@ impl WatchedKey {
     /// Fails after so many signatures more.
     pub(crate) fn fail_after(&self, signatures: u64) {
         self.left.store(signatures, Ordering::Relaxed);
+    }
+
+    /// Gives signatures with one bit that is wrong, or sound ones again.
+    pub(crate) fn garble(&self, is_garbling: bool) {
+        self.is_garbling.store(is_garbling, Ordering::Relaxed);
     }
 
     /// The key itself.
@@ -69,7 +77,49 @@ impl Signer for WatchedKey {
             )))
             .boxed();
         }
-        self.key.sign(message)
+        let is_garbling = self.is_garbling.load(Ordering::Relaxed);
+        let signature = self.key.sign(message);
+        async move {
+            let mut signature = signature.await?;
+            if is_garbling && let Some(last) = signature.last_mut() {
+                *last ^= 1;
+            }
+            Ok(signature)
+        }
+        .boxed()
+    }
+}
+
+/// The system's randomness, which can break.
+#[derive(Debug, Default)]
+pub(crate) struct BreakableRandomness(Mutex<Option<RandomFault>>);
+
+/// How randomness is broken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RandomFault {
+    /// There is none.
+    Fails,
+    /// It is always the same.
+    Constant,
+}
+
+impl BreakableRandomness {
+    /// Breaks it, or mends it.
+    pub(crate) fn set(&self, fault: Option<RandomFault>) {
+        *self.0.lock().unwrap() = fault;
+    }
+}
+
+impl Random for BreakableRandomness {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        match *self.0.lock().unwrap() {
+            None => SystemRandomness.fill(bytes),
+            Some(RandomFault::Fails) => Err(RandomError),
+            Some(RandomFault::Constant) => {
+                bytes.fill(0x5a);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -18,15 +18,16 @@ use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
 use mayfly::fetch::{Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
 use mayfly::keys::file;
-use mayfly::random::{Random, SystemRandomness};
+use mayfly::random::Random;
 use mayfly::server::{Environment, ExtraRoutes, Parts, Server, Sockets, StartError};
 use mayfly::trust::TrustMaterial;
 use tokio::sync::oneshot;
 
 use super::document;
-use super::faults::{WatchedKey, WatchedLog};
+use super::faults::{BreakableRandomness, WatchedKey, WatchedLog};
 use super::http::{self, Answer, Request};
 use super::key::TestKey;
+use super::wait_for;
 
 /// When the tests take place.
 pub(crate) const NOW: &str = "2026-01-02T03:04:05Z";
@@ -46,12 +47,13 @@ pub(crate) struct TestServer {
     pub(crate) issuers: Arc<DevIssuers>,
     pub(crate) trust: TrustMaterial,
     pub(crate) key: Arc<WatchedKey>,
+    pub(crate) random: Arc<BreakableRandomness>,
     /// What the server submits to; nothing with `--no-ct`.
     pub(crate) log: Option<Arc<WatchedLog>>,
     own_log: Option<Arc<EmbeddedLog>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What an answer must not have changed.
@@ -88,9 +90,10 @@ impl TestServer {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(FixedClock::at(NOW));
+        let random = Arc::new(BreakableRandomness::default());
         let environment = Environment {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+            random: Arc::clone(&random) as Arc<dyn Random>,
             resolver,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -119,7 +122,8 @@ impl TestServer {
         let key = file::load(&config.ca_key, None, false).unwrap();
         let key = Arc::new(WatchedKey::new(Arc::new(key)));
         let chain = Arc::clone(parts.authority.chain());
-        let authority = Authority::new(chain, Arc::clone(&key) as _, false, clock.now());
+        // As with any key outside of the process: what it signs is verified.
+        let authority = Authority::new(chain, Arc::clone(&key) as _, true, clock.now());
         parts.authority = authority.now_or_never().unwrap().unwrap();
         let log = parts
             .submit_to
@@ -144,12 +148,18 @@ impl TestServer {
             issuers,
             trust,
             key,
+            random,
             log,
             own_log,
             stop: Some(stop),
             thread: Some(thread),
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where the instance is kept.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Sends a request, and holds the answer against `openapi.yaml`.
@@ -191,6 +201,16 @@ impl TestServer {
             signatures: self.key.signatures(),
             certificates: self.metric("fulcio_new_certs"),
         }
+    }
+
+    /// Waits until the log's checkpoint covers its entries: only then is a jump of the clock taken for time that went by.
+    pub(crate) fn wait_for_checkpoint(&self) {
+        let series = |name: &str| self.metric(&format!(r#"{name}{{log="main"}}"#));
+        wait_for("a checkpoint", || {
+            let is_published =
+                series("mayfly_log_published_size") == series("mayfly_log_tree_size");
+            is_published.then_some(())
+        });
     }
 
     pub(crate) fn metrics(&self) -> String {
