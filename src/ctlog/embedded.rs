@@ -477,7 +477,7 @@ impl EmbeddedLog {
             ));
         }
         self.store_issuers(&submission.chain)
-            .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
+            .map_err(|error| SubmitError::Store(error.to_string()))?;
         let submission = Arc::new(submission);
         let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
@@ -537,6 +537,7 @@ impl From<AppendError> for SubmitError {
             AppendError::Timeout => Self::Timeout,
             AppendError::NotAnEntry => Self::Rejected(error.to_string()),
             AppendError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            AppendError::Store(why) => Self::Store(why.to_owned()),
         }
     }
 }
@@ -844,7 +845,7 @@ mod tests {
         store.fail_next("issuer/", Fault::Before);
         let submission = golden_submission();
         let refusal = submit(&log, submission.clone()).unwrap_err();
-        assert!(matches!(refusal, SubmitError::Unavailable(_)), "{refusal}");
+        assert!(matches!(refusal, SubmitError::Store(_)), "{refusal}");
         assert_eq!(log.tip_size(), 0, "nothing is logged");
 
         submit(&log, submission.clone()).unwrap();

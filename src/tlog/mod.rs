@@ -239,9 +239,12 @@ pub enum AppendError {
     /// The entry is too large, or not of the form that the log takes.
     #[error("the entry is malformed, or larger than {} KiB", journal::MAX_ENTRY_BYTES >> 10)]
     NotAnEntry,
-    /// The log cannot write.
+    /// The log takes nothing now, for another reason than its store.
     #[error("the log cannot write: {0}")]
     Unavailable(&'static str),
+    /// The log's store cannot be written.
+    #[error("the log's store cannot be written: {0}")]
+    Store(&'static str),
 }
 
 impl AppendError {
@@ -249,8 +252,9 @@ impl AppendError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::QueueFull => Reason::Overloaded,
-            Self::Timeout | Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::QueueFull | Self::Timeout => Reason::Overloaded,
+            Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::Store(_) => Reason::StoreUnavailable,
             Self::NotAnEntry => Reason::CtRejected,
         }
     }
@@ -467,11 +471,11 @@ impl Nodes for Log {
 }
 
 const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down");
-const FAILED: AppendError = AppendError::Unavailable("its store failed");
+const FAILED: AppendError = AppendError::Store("it failed, and the process has to end");
 const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
 const CLOCK_BEHIND: AppendError =
     AppendError::Unavailable("the clock is behind the log's newest entry");
-const STALLED: AppendError = AppendError::Unavailable("its checkpoints cannot be published");
+const STALLED: AppendError = AppendError::Store("checkpoints cannot be published");
 
 impl Shared {
     fn new(parts: LogParts) -> Self {

@@ -151,7 +151,7 @@ impl Sequencer {
         match self.journal.commit(segment.number, &bytes) {
             Ok(()) => {}
             Err(error) if error.is_passing() => {
-                return Err(Refusal::Batch(AppendError::Unavailable(
+                return Err(Refusal::Batch(AppendError::Store(
                     "there is no space left, or too many files are open",
                 )));
             }
