@@ -690,6 +690,10 @@ impl EntryFormat for StaticCtFormat {
         tile.split_at_checked(tile.len() - leaf.rest.len())
     }
 
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        TileLeaf::read(entry).map(|leaf| leaf.timestamp)
+    }
+
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
         let leaf = TileLeaf::read(entry)?;
         let is_good = leaf.rest.is_empty()

@@ -37,6 +37,11 @@ impl EntryFormat for PlainFormat {
         tile.split_at_checked(4 + length as usize)
     }
 
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        let octets = entry.get(12..20)?.first_chunk()?;
+        Some(u64::from_be_bytes(*octets))
+    }
+
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
         let (own, rest) = self.split_first(entry)?;
         let (index, own_rest) = own.get(4..)?.split_first_chunk()?;
@@ -575,6 +580,79 @@ fn every_failure_of_the_publisher_leaves_a_log_that_goes_on() {
             assert_eq!(after[..254], before, "{context}");
             assert_eq!(place.append(&log, "next").unwrap().index, 257, "{context}");
         }
+    }
+}
+
+#[test]
+fn a_tile_that_was_not_stored_as_it_was_written_is_under_no_checkpoint() {
+    for name in ["tile/0/000", "tile/data/000"] {
+        let place = Place::created();
+        let log = place.open();
+        place.append_many(&log, 255);
+        log.shutdown();
+        let log = place.open();
+        place.append(&log, "the last of its tile").unwrap();
+        place.store.fail_next(name, Fault::Garbled);
+        log.shutdown();
+        assert!(place.fatal()[0].contains(name), "{:?}", place.fatal());
+        assert_eq!(log.head().unwrap().size, 255, "no checkpoint over it");
+
+        let refusal = place.refusal();
+        assert!(matches!(refusal, LogError::Tiles(_)), "{name}: {refusal}");
+        place.store.remove("tile/");
+        place.store.remove("state.json");
+        assert_eq!(assert_sound(&place.open()).len(), 256, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_tile_is_not_served_and_the_others_are() {
+    let place = Place::created();
+    let log = place.open();
+    place.append_many(&log, 600);
+    log.shutdown();
+    let leaves = assert_sound(&log);
+    place.store.garble("tile/data/000");
+    place.store.garble("tile/0/001");
+    for (kind, index, is_served) in [
+        (TileKind::Data, 0, false),
+        (TileKind::Hashes(0), 0, true),
+        (TileKind::Data, 1, false),
+        (TileKind::Hashes(0), 1, false),
+    ] {
+        for width in [1, 255, 256] {
+            let tile = log.tile(TilePath::of_width(kind, index, width));
+            assert_eq!(tile.is_ok(), is_served, "{kind:?} {index} {width}");
+        }
+    }
+    assert!(log.inclusion_proof(300, 600).is_err(), "needs tile 1");
+    let proof = log.inclusion_proof(7, 256).unwrap().unwrap();
+    let root = naive_root(&leaves[..256]);
+    assert!(verify_inclusion(&leaves[7], 7, 256, &proof, &root));
+}
+
+#[test]
+fn a_log_that_opens_without_room_shows_its_last_checkpoint_and_recovers() {
+    for unpublished in [0, 3] {
+        let place = Place::created();
+        let log = place.open();
+        place.append_many(&log, 300);
+        log.shutdown();
+        let log = place.open();
+        place.append_many(&log, unpublished);
+        let place = place.moved_to(place.store.copy());
+        let published = place.store.get("checkpoint").unwrap().unwrap();
+
+        place.store.fail_next("checkpoint", Fault::NoSpace);
+        let log = place.open();
+        assert_eq!(log.checkpoint().unwrap().as_bytes(), published);
+        assert_eq!(assert_sound(&log).len(), 300);
+        assert_eq!(log.tip_size(), 300 + unpublished as u64);
+        let next = place.append(&log, "the journal has room").unwrap();
+        assert_eq!(next.index, log.tip_size() - 1);
+        log.shutdown();
+        assert_eq!(assert_sound(&log).len() as u64, log.tip_size());
+        assert_eq!(place.fatal(), [""; 0]);
     }
 }
 
