@@ -11,7 +11,8 @@ use p256::pkcs8::{DecodePublicKey, EncodePublicKey, LineEnding};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::ca::precertificate::{SCT_LIST_OID, without_extension};
+use crate::ca::precertificate::SCT_LIST_OID;
+use crate::ca::tbs::without_extension;
 use crate::random::{Random, RandomError};
 use crate::tlog::tree::{Hash, leaf_hash, sha256};
 

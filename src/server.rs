@@ -22,11 +22,12 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
-use crate::fetch::{FetchLimits, HttpFetcher};
+use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::listener::{self, ListenerConfig, TlsError};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::store::StoreError;
@@ -37,13 +38,15 @@ use crate::x509::chain::{CertificateChain, ChainError};
 /// The largest identity file that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4 << 20;
 
-/// Where time and randomness come from.
+/// Where time, randomness and the addresses of other hosts come from.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Serial numbers and request ids.
     pub random: Arc<dyn Random>,
+    /// The addresses of the issuers' hosts.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 /// Why a server does not start. Each says what to do.
@@ -179,7 +182,7 @@ impl Parts {
         environment: &Environment,
         is_throw_away: bool,
     ) -> Result<Self, StartError> {
-        let Environment { clock, random } = environment;
+        let Environment { clock, random, .. } = environment;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("background")
@@ -294,7 +297,11 @@ impl Server {
         environment: &Environment,
         parts: Parts,
     ) -> Result<Self, StartError> {
-        let Environment { clock, random } = environment.clone();
+        let Environment {
+            clock,
+            random,
+            resolver,
+        } = environment.clone();
         let Parts {
             runtime,
             issuers,
@@ -312,6 +319,7 @@ impl Server {
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
+            resolver,
         ));
         let limits = KeySourceLimits::default();
         let keys = KeySource::new(
@@ -483,6 +491,7 @@ fn stop_at_once(what: &str) {
         error = what,
         "the log failed; the process ends, and a restart recovers it"
     );
+    logging::flush();
     std::process::exit(70);
 }
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{CertificateParams, DistinguishedName};
 use time::OffsetDateTime;
 
 use crate::ca::profile::LIFETIME;
+use crate::ca::tbs::TbsTemplate;
 use crate::keys::{SignError, SignatureAlgorithm, Signer};
 use crate::x509::chain::{CertificateChain, ChainError};
 use crate::x509::der;
@@ -54,9 +54,8 @@ pub struct Authority {
     pub(super) chain: Arc<CertificateChain>,
     pub(super) signer: Arc<dyn Signer>,
     pub(super) issuer_key_hash: [u8; 32],
-    pub(super) authority_key_identifier: Option<Vec<u8>>,
-    /// What rcgen wants of an issuer; the name in it is replaced by the certificate's own bytes.
-    pub(super) issuer_params: CertificateParams,
+    /// What all its certificates have in common.
+    pub(super) template: TbsTemplate,
     verify_signatures: bool,
 }
 
@@ -95,13 +94,9 @@ impl Authority {
         }
         let mut issuer_key_hash = [0; 32];
         issuer_key_hash.copy_from_slice(digest(&SHA256, issuing.public_key_der()).as_ref());
-        let mut issuer_params = CertificateParams::default();
-        issuer_params.distinguished_name = DistinguishedName::new();
         let authority = Self {
             issuer_key_hash,
-            // RFC 5280, 4.2.1.1: the value of the issuer's own identifier, whatever method made it.
-            authority_key_identifier: issuing.subject_key_identifier().map(<[u8]>::to_vec),
-            issuer_params,
+            template: TbsTemplate::new(issuing, signer.algorithm())?,
             verify_signatures,
             signer,
             chain,

@@ -7,9 +7,6 @@ use crate::identity::{BuildFact, Identity, San};
 use crate::reason::Reason;
 use crate::x509::der::{self, tag};
 
-/// The arc of the Sigstore extensions, 1.3.6.1.4.1.57264.1.
-const ARC: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
-
 /// Tag of `rfc822Name` in a GeneralName (RFC 5280, section 4.2.1.6).
 const RFC822_NAME: u8 = 0x81;
 /// Tag of `uniformResourceIdentifier` in a GeneralName.
@@ -39,21 +36,30 @@ impl EncodingError {
 /// A Sigstore extension. None of them is critical.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Extension {
-    /// The last arc of the OID, below 1.3.6.1.4.1.57264.1.
+    /// The last arc of the OID, below 1.3.6.1.4.1.57264.1; less than 128.
     pub number: u8,
     /// The content of `extnValue`'s OCTET STRING (RFC 5280, section 4.1).
     pub value: Vec<u8>,
 }
 
 impl Extension {
-    /// The extension's object identifier.
+    /// The extension's object identifier, DER.
     #[must_use]
-    pub fn oid(&self) -> [u64; 9] {
-        let mut oid = [u64::from(self.number); 9];
-        for (arc, prefix) in oid.iter_mut().zip(ARC) {
-            *arc = prefix;
-        }
-        oid
+    pub const fn oid_der(&self) -> [u8; 12] {
+        [
+            0x06,
+            0x0a,
+            0x2b,
+            0x06,
+            0x01,
+            0x04,
+            0x01,
+            0x83,
+            0xbf,
+            0x30,
+            0x01,
+            self.number,
+        ]
     }
 }
 
@@ -301,15 +307,6 @@ mod tests {
             "extensions must have a non-empty issuer url"
         );
         assert_eq!(error.reason(), Reason::TemplateError);
-    }
-
-    #[test]
-    fn oids_lie_below_the_arc() {
-        let extension = Extension {
-            number: 24,
-            value: Vec::new(),
-        };
-        assert_eq!(extension.oid(), [1, 3, 6, 1, 4, 1, 57264, 1, 24]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod hierarchy;
 pub mod precertificate;
 pub mod profile;
 pub mod request;
+pub mod tbs;
 
 use authority::{Authority, AuthorityError};
 use profile::{CertificateProfile, ProfileError};

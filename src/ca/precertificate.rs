@@ -1,21 +1,15 @@
 //! Precertificate and certificate: one TBSCertificate, two signatures, and the proof that they agree (RFC 6962, 3.1).
 
-use std::cell::RefCell;
 use std::sync::Arc;
-
-use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, Issuer, PublicKeyData, SerialNumber,
-    SigningKey,
-};
 
 use crate::ca::authority::{Authority, AuthorityError};
 use crate::ca::profile::CertificateProfile;
+use crate::ca::tbs::{Tbs, without_extension};
 use crate::ctlog::{SignedCertificateTimestamp, Submission};
-use crate::keys::SignatureAlgorithm;
 use crate::x509::der::{self, DerError, tag};
 
 /// `1.3.6.1.4.1.11129.2.4.3`: CT poison, DER.
-const POISON_OID: &[u8] = &[
+pub(super) const POISON_OID: &[u8] = &[
     0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x03,
 ];
 /// `1.3.6.1.4.1.11129.2.4.2`: list of signed certificate timestamps, DER.
@@ -27,40 +21,6 @@ const POISON: &[u8] = &[
     0x30, 0x13, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x03, 0x01, 0x01,
     0xff, 0x04, 0x02, 0x05, 0x00,
 ];
-/// The `[3]` around the extensions of a TBSCertificate.
-const EXTENSIONS_TAG: u8 = 0xa3;
-
-const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
-const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
-const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
-const AUTHORITY_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 35];
-const SUBJECT_ALTERNATIVE_NAME: &[u64] = &[2, 5, 29, 17];
-/// digitalSignature alone.
-const DIGITAL_SIGNATURE: &[u8] = &[0x03, 0x02, 0x07, 0x80];
-/// codeSigning alone.
-const CODE_SIGNING: &[u8] = &[
-    0x30, 0x0a, 0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x03,
-];
-
-/// A TBSCertificate, open at its end for the one extension in which precertificate and certificate differ.
-#[derive(Debug)]
-struct Tbs {
-    /// Version to SubjectPublicKeyInfo.
-    head: Vec<u8>,
-    /// The extensions that both share, one after the other.
-    extensions: Vec<u8>,
-}
-
-impl Tbs {
-    fn with_last_extension(&self, last: &[u8]) -> Vec<u8> {
-        let extensions = der::encode(tag::SEQUENCE, &[&self.extensions, last]);
-        der::encode(
-            tag::SEQUENCE,
-            &[&self.head, &der::encode(EXTENSIONS_TAG, &[&extensions])],
-        )
-    }
-}
-
 /// A signed precertificate: what a log takes, and what a certificate is made of.
 #[derive(Debug)]
 pub struct Precertificate {
@@ -85,7 +45,7 @@ impl Authority {
         &self,
         profile: &CertificateProfile,
     ) -> Result<Precertificate, AuthorityError> {
-        let tbs = self.build(profile)?;
+        let tbs = self.template.fill(profile);
         let poisoned = tbs.with_last_extension(POISON);
         let logged_tbs = without_extension(&poisoned, POISON_OID).map_err(malformed)?;
         let submission = Submission {
@@ -127,178 +87,13 @@ impl Authority {
         &self,
         profile: &CertificateProfile,
     ) -> Result<Vec<u8>, AuthorityError> {
-        self.sign(&self.build(profile)?.with_last_extension(&[]))
+        self.sign(&self.template.fill(profile).with_last_extension(&[]))
             .await
-    }
-
-    /// Builds the TBSCertificate (RFC 5280, section 4.1.2) up to and without poison or timestamp.
-    fn build(&self, profile: &CertificateProfile) -> Result<Tbs, AuthorityError> {
-        let mut params = CertificateParams::default();
-        params.serial_number = Some(SerialNumber::from_slice(&profile.serial));
-        params.not_before = profile.not_before;
-        params.not_after = profile.not_after;
-        params.distinguished_name = DistinguishedName::new();
-        params.custom_extensions = self.extensions(profile);
-
-        let capture = TbsCapture::new(self.signer.algorithm());
-        let issuer = Issuer::from_params(&self.issuer_params, capture);
-        params
-            .signed_by(issuer.key(), &issuer)
-            .map_err(|error| AuthorityError::Build(format!("rcgen: {error}")))?;
-        let captured = issuer.key().message.take();
-        self.splice(&captured, profile.public_key.spki_der())
-            .map_err(malformed)
-    }
-
-    /// The extensions in the order in which Sigstore certificates carry them; all but poison and timestamp.
-    fn extensions(&self, profile: &CertificateProfile) -> Vec<CustomExtension> {
-        let extension = |oid: &[u64], critical: bool, value: Vec<u8>| {
-            let mut extension = CustomExtension::from_oid_content(oid, value);
-            extension.set_criticality(critical);
-            extension
-        };
-        let key_identifier = profile.public_key.key_identifier();
-        let mut extensions = Vec::with_capacity(6 + profile.sigstore_extensions.len());
-        extensions.push(extension(KEY_USAGE, true, DIGITAL_SIGNATURE.to_vec()));
-        extensions.push(extension(EXTENDED_KEY_USAGE, false, CODE_SIGNING.to_vec()));
-        let key_identifier = der::encode(tag::OCTET_STRING, &[&key_identifier]);
-        extensions.push(extension(SUBJECT_KEY_IDENTIFIER, false, key_identifier));
-        if let Some(identifier) = &self.authority_key_identifier {
-            // AuthorityKeyIdentifier ::= SEQUENCE { [0] IMPLICIT OCTET STRING, … }
-            let value = der::encode(tag::SEQUENCE, &[&der::encode(0x80, &[identifier])]);
-            extensions.push(extension(AUTHORITY_KEY_IDENTIFIER, false, value));
-        }
-        // Critical, as the subject is empty (RFC 5280, section 4.2.1.6).
-        extensions.push(extension(
-            SUBJECT_ALTERNATIVE_NAME,
-            true,
-            profile.subject_alternative_name.clone(),
-        ));
-        extensions.extend(
-            profile
-                .sigstore_extensions
-                .iter()
-                .map(|sigstore| extension(&sigstore.oid(), false, sigstore.value.clone())),
-        );
-        extensions
-    }
-
-    /// Takes rcgen's TBSCertificate apart, and puts in the two parts that must keep the bytes they came with: the issuer's
-    /// name (rcgen holds names in a map and can lose attributes) and the client's key.
-    fn splice(&self, tbs: &[u8], public_key_der: &[u8]) -> Result<Tbs, DerError> {
-        let (tbs, _) = der::expect(tbs, tag::SEQUENCE)?;
-        let (version, rest) = der::read(tbs.content)?;
-        let (serial, rest) = der::expect(rest, tag::INTEGER)?;
-        let (algorithm, rest) = der::expect(rest, tag::SEQUENCE)?;
-        let (_issuer, rest) = der::expect(rest, tag::SEQUENCE)?;
-        let (validity, rest) = der::expect(rest, tag::SEQUENCE)?;
-        let (subject, rest) = der::expect(rest, tag::SEQUENCE)?;
-        let (_public_key, rest) = der::expect(rest, tag::SEQUENCE)?;
-        let (wrapper, _) = der::expect(rest, EXTENSIONS_TAG)?;
-        let (extensions, _) = der::expect(wrapper.content, tag::SEQUENCE)?;
-        let head = [
-            version.whole,
-            serial.whole,
-            algorithm.whole,
-            self.chain.issuing().subject_der(),
-            validity.whole,
-            subject.whole,
-            public_key_der,
-        ]
-        .concat();
-        Ok(Tbs {
-            head,
-            extensions: extensions.content.to_vec(),
-        })
     }
 }
 
 fn malformed(_: DerError) -> AuthorityError {
     AuthorityError::Build("the TBSCertificate does not parse".to_owned())
-}
-
-/// Returns a TBSCertificate without the one extension of the given OID, all else byte for byte (RFC 6962, section 3.2).
-///
-/// # Errors
-/// When `tbs` is no TBSCertificate, or does not have that extension exactly once.
-pub fn without_extension(tbs: &[u8], oid: &[u8]) -> Result<Vec<u8>, DerError> {
-    let (sequence, []) = der::expect(tbs, tag::SEQUENCE)? else {
-        return Err(DerError);
-    };
-    let mut rest = sequence.content;
-    let mut kept = Vec::with_capacity(tbs.len());
-    let mut removed = 0;
-    while !rest.is_empty() {
-        let (field, behind) = der::read(rest)?;
-        rest = behind;
-        if field.tag != EXTENSIONS_TAG {
-            kept.extend_from_slice(field.whole);
-            continue;
-        }
-        let (list, []) = der::expect(field.content, tag::SEQUENCE)? else {
-            return Err(DerError);
-        };
-        let mut extensions = list.content;
-        let mut kept_extensions = Vec::with_capacity(extensions.len());
-        while !extensions.is_empty() {
-            let (extension, behind) = der::expect(extensions, tag::SEQUENCE)?;
-            extensions = behind;
-            if extension.content.starts_with(oid) {
-                removed += 1;
-            } else {
-                kept_extensions.extend_from_slice(extension.whole);
-            }
-        }
-        if !kept_extensions.is_empty() {
-            let list = der::encode(tag::SEQUENCE, &[&kept_extensions]);
-            kept.extend_from_slice(&der::encode(EXTENSIONS_TAG, &[&list]));
-        }
-    }
-    if removed == 1 {
-        Ok(der::encode(tag::SEQUENCE, &[&kept]))
-    } else {
-        Err(DerError)
-    }
-}
-
-/// Stands in for the authority's key while rcgen builds: it keeps what it is asked to sign, and signs nothing. So rcgen's
-/// synchronous signing never waits for a key that is far away, and the TBSCertificate is built once for two signatures.
-struct TbsCapture {
-    algorithm: &'static rcgen::SignatureAlgorithm,
-    message: RefCell<Vec<u8>>,
-}
-
-impl TbsCapture {
-    const fn new(algorithm: SignatureAlgorithm) -> Self {
-        let algorithm = match algorithm {
-            SignatureAlgorithm::EcdsaP256Sha256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            SignatureAlgorithm::EcdsaP384Sha384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-            SignatureAlgorithm::EcdsaP521Sha512 => &rcgen::PKCS_ECDSA_P521_SHA512,
-            SignatureAlgorithm::RsaPkcs1Sha256 => &rcgen::PKCS_RSA_SHA256,
-            SignatureAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
-        };
-        Self {
-            algorithm,
-            message: RefCell::new(Vec::new()),
-        }
-    }
-}
-
-impl PublicKeyData for TbsCapture {
-    fn der_bytes(&self) -> &[u8] {
-        &[]
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.algorithm
-    }
-}
-
-impl SigningKey for TbsCapture {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.message.replace(message.to_vec());
-        Ok(Vec::new())
-    }
 }
 
 #[cfg(test)]
@@ -511,41 +306,6 @@ mod tests {
             .unwrap();
         let late = authority.check_lifetime(end - time::Duration::seconds(599));
         assert!(matches!(late, Err(AuthorityError::EndsTooSoon { .. })));
-    }
-
-    #[test]
-    fn an_extension_is_removed_only_where_it_stands_exactly_once() {
-        let extension = |oid: &[u8]| der::encode(tag::SEQUENCE, &[oid, &[0x04, 0x00]]);
-        let tbs = |extensions: &[Vec<u8>]| {
-            let list = der::encode(tag::SEQUENCE, &[&extensions.concat()]);
-            der::encode(
-                tag::SEQUENCE,
-                &[&[0x02, 0x01, 0x07], &der::encode(EXTENSIONS_TAG, &[&list])],
-            )
-        };
-        let (poison, other) = (extension(POISON_OID), extension(SCT_LIST_OID));
-
-        assert_eq!(
-            without_extension(&tbs(&[other.clone(), poison.clone()]), POISON_OID),
-            Ok(tbs(std::slice::from_ref(&other)))
-        );
-        // RFC 5280, 4.1.2.9: no empty list of extensions.
-        assert_eq!(
-            without_extension(&tbs(std::slice::from_ref(&poison)), POISON_OID).unwrap(),
-            [0x30, 3, 2, 1, 7]
-        );
-        for refused in [
-            tbs(&[other]),
-            tbs(&[poison.clone(), poison]),
-            Vec::new(),
-            vec![0x30, 0x05, 0x02],
-        ] {
-            assert_eq!(
-                without_extension(&refused, POISON_OID),
-                Err(DerError),
-                "{refused:02x?}"
-            );
-        }
     }
 
     proptest! {

@@ -101,6 +101,7 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
         while first.elapsed() < SAME_SIGNAL {
             next().await;
         }
+        logging::flush();
         std::process::exit(1);
     };
     std::thread::Builder::new()

@@ -14,6 +14,10 @@ pub mod tag {
     pub const OID: u8 = 0x06;
     /// UTF8String.
     pub const UTF8_STRING: u8 = 0x0c;
+    /// UTCTime.
+    pub const UTC_TIME: u8 = 0x17;
+    /// GeneralizedTime.
+    pub const GENERALIZED_TIME: u8 = 0x18;
     /// SEQUENCE and SEQUENCE OF.
     pub const SEQUENCE: u8 = 0x30;
 }
@@ -21,24 +25,49 @@ pub mod tag {
 /// Writes one value: `tag`, the minimal length, and `parts` one after the other.
 #[must_use]
 pub fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = Vec::with_capacity(length + 6);
-    out.push(tag);
-    if length < 0x80 {
-        out.extend(u8::try_from(length));
-    } else {
-        let bytes = length.to_be_bytes();
-        let significant = bytes
-            .iter()
-            .position(|&byte| byte != 0)
-            .map_or(&[][..], |first| bytes.get(first..).unwrap_or_default());
-        out.extend(u8::try_from(significant.len()).map(|count| 0x80 | count));
-        out.extend_from_slice(significant);
-    }
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(encoded_len(length));
+    put_header(&mut out, tag, length);
     for part in parts {
         out.extend_from_slice(part);
     }
     out
+}
+
+/// The length of a whole value whose content has `length` octets.
+#[must_use]
+pub const fn encoded_len(length: usize) -> usize {
+    let significant_bits = (usize::BITS - length.leading_zeros()) as usize;
+    let length_octets = if length < 0x80 {
+        1
+    } else {
+        1 + significant_bits.div_ceil(8)
+    };
+    1 + length_octets + length
+}
+
+/// Appends identifier and minimal length of a value whose content, `length` octets, the caller appends next.
+pub fn put_header(out: &mut Vec<u8>, tag: u8, length: usize) {
+    out.push(tag);
+    if length < 0x80 {
+        out.extend(u8::try_from(length));
+        return;
+    }
+    let bytes = length.to_be_bytes();
+    let significant = bytes
+        .iter()
+        .position(|&byte| byte != 0)
+        .map_or(&[][..], |first| bytes.get(first..).unwrap_or_default());
+    out.extend(u8::try_from(significant.len()).map(|count| 0x80 | count));
+    out.extend_from_slice(significant);
+}
+
+/// Appends one value with `parts` as its content.
+pub fn put(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
+    put_header(out, tag, parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }
 
 /// One value that was read: its tag, its content, and the whole of it.
@@ -121,6 +150,7 @@ mod tests {
         for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x1_0000] {
             let content = vec![7; length];
             let encoded = encode(tag::OCTET_STRING, &[&content]);
+            assert_eq!(encoded.len(), encoded_len(length));
             let (value, rest) = read(&encoded).unwrap();
             assert_eq!(
                 (value.tag, value.content, rest),

@@ -54,14 +54,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "server",
         &[
             "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "metrics", "random", "trust", "x509", "store",
+            "logging", "metrics", "random", "trust", "x509", "store",
         ],
     ),
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "instance", "keys", "logging",
-            "random", "server", "tlog", "trust", "x509", "store",
+            "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
+            "logging", "random", "server", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -15,6 +15,7 @@ use mayfly::config::{PublicUrl, ServerConfig, Settings};
 use mayfly::ctlog::embedded::EmbeddedLog;
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
+use mayfly::fetch::{Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
 use mayfly::keys::file;
 use mayfly::random::{Random, SystemRandomness};
@@ -74,6 +75,15 @@ impl TestServer {
     /// Starts with other settings, and with further entries (YAML) in the identity file. `{base}` in them stands for the
     /// server's URL.
     pub(crate) fn start_with(change: impl FnOnce(&mut Settings), more_issuers: &str) -> Self {
+        Self::start_resolving(Arc::new(SystemResolver), change, more_issuers)
+    }
+
+    /// As [`Self::start_with`]; the hosts of issuers have the addresses that `resolver` says.
+    pub(crate) fn start_resolving(
+        resolver: Arc<dyn Resolver>,
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
+    ) -> Self {
         // The second and later servers of this process find it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -81,6 +91,7 @@ impl TestServer {
         let environment = Environment {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+            resolver,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = Sockets::bind(loopback, loopback).unwrap();
