@@ -33,7 +33,7 @@ pub enum Fault {
     Before,
     /// An error, although everything is written.
     After,
-    /// No error, although another blob is written: its first bit is flipped.
+    /// No error, although something else is written: its first bit is flipped.
     Garbled,
     /// The writing thread panics.
     Panic,
@@ -84,7 +84,7 @@ impl MemoryStore {
         }))
     }
 
-    /// Flips the first bit of a blob.
+    /// Flips the first bit of a blob, or of a segment.
     pub fn garble(&self, name: &str) {
         self.lock().garble(name);
     }
@@ -149,9 +149,15 @@ impl MemoryStore {
 
 impl Content {
     fn garble(&mut self, name: &str) {
-        let first = self.blobs.get_mut(name).and_then(|blob| blob.first_mut());
-        if let Some(octet) = first {
-            *octet ^= 0x80;
+        let segment = name
+            .strip_prefix("journal/")
+            .and_then(|number| number.parse::<usize>().ok());
+        let bytes = match (segment, &mut self.journal) {
+            (Some(number), Some(journal)) => journal.get_mut(number),
+            _ => self.blobs.get_mut(name),
+        };
+        if let Some(first) = bytes.and_then(|bytes| bytes.first_mut()) {
+            *first ^= 0x80;
         }
     }
 }

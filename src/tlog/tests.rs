@@ -759,6 +759,14 @@ fn a_start_reads_the_journal_from_the_last_full_tile_on() {
         serde_json::from_slice(&place.store.get("state.json").unwrap().unwrap()).unwrap();
     assert_eq!(state.folded_size, 512);
     assert!(state.folded_segment > 0);
+    // What lies before is not read: it could be as long as it likes.
+    for number in 0..=state.folded_segment {
+        let copy = place.moved_to(place.store.copy());
+        copy.store.garble(&format!("journal/{number}"));
+        let is_read = number == state.folded_segment;
+        let opened = Log::open(copy.parts());
+        assert_eq!(opened.is_err(), is_read, "segment {number}: {opened:?}");
+    }
     // A damaged tile is noticed by the root of the segment before which reading starts.
     for name in ["tile/0/000", "tile/0/001"] {
         let copy = place.moved_to(place.store.copy());
@@ -1092,6 +1100,70 @@ fn a_log_opened_with_the_clock_behind_shows_nothing_and_signs_nothing() {
     assert_eq!(assert_sound(&place.open()).len(), 1);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A clock that jumps by hours, within a process and between two, never takes the tree's times back.
+    #[test]
+    fn times_in_the_tree_follow_its_order_whatever_the_clock_does(
+        jumps in prop::collection::vec((-3600_i64..=3600, any::<bool>()), 1..12),
+    ) {
+        let place = Place::created();
+        let mut log = place.open();
+        let (mut last, mut size) = (0, 0);
+        for (seconds, is_restarting) in jumps {
+            let now = place.clock.now();
+            place.clock.set(now + time::Duration::seconds(seconds));
+            if is_restarting {
+                drop(log);
+                log = place.open();
+            }
+            match place.append(&log, "entry") {
+                Ok(position) => {
+                    prop_assert_eq!(position.index, size);
+                    prop_assert!(position.timestamp >= last);
+                    (last, size) = (position.timestamp, size + 1);
+                }
+                // After a jump forward the last checkpoint looks old until there is a new one.
+                Err(error) => prop_assert!(error == CLOCK_BEHIND || error == STALLED),
+            }
+        }
+        drop(log);
+        place.clock.advance(Duration::from_secs(50_000));
+        prop_assert_eq!(assert_sound(&place.open()).len() as u64, size);
+        prop_assert!(place.fatal().is_empty());
+    }
+
+    /// A segment reads back as it was sealed, and no bit of it can be another.
+    #[test]
+    fn a_segment_with_any_bit_flipped_is_refused(
+        contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..5),
+        timestamp in 1_u64..1 << 48,
+        at in any::<prop::sample::Index>(),
+        bit in 0..8,
+    ) {
+        let key = key(0x11);
+        let entries: Vec<_> = (0..)
+            .zip(contents)
+            .map(|(index, content)| Text(content).encode(Position { index, timestamp }))
+            .collect();
+        let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        let draft = Draft { entries: entries.clone(), leaves, timestamp, nonce: [7; 16] };
+        let mut bytes = Tip::empty().seal(&draft, &key).unwrap();
+        let read = |bytes: &[u8]| {
+            let segment = Segment::decode(bytes)?;
+            segment.verify_signature(key.identity())?;
+            Ok::<_, SegmentError>(segment)
+        };
+        let segment = read(&bytes).unwrap();
+        prop_assert_eq!((segment.timestamp, &segment.entries), (timestamp, &entries));
+        prop_assert_eq!(segment.leaf_hashes(&PlainFormat).unwrap(), draft.leaves);
+
+        *at.get_mut(&mut bytes) ^= 1_u8 << bit;
+        prop_assert!(read(&bytes).is_err());
+    }
+}
+
 // A folder, with everything that a disk does to it.
 
 #[test]
@@ -1221,7 +1293,14 @@ proptest! {
             place.clock.advance(Duration::from_millis(7));
         }
         drop(log);
-        let log = place.open_in_spite_of_faults();
+        // The faults that are left may keep the last checkpoint back, and come to an end.
+        let log = loop {
+            let log = place.open_in_spite_of_faults();
+            log.shutdown();
+            if log.head().is_some_and(|head| head.size == log.tip_size()) {
+                break log;
+            }
+        };
         let leaves = assert_sound(&log);
         prop_assert!(leaves.len() as u64 >= acknowledged);
         for head in served {
