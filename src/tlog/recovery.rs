@@ -144,13 +144,14 @@ fn next_segment(
 
 /// The tree before a segment that is not the first, from the tiles.
 fn start_in_the_middle(parts: &LogParts, first: &Segment) -> Result<(Tip, Edge), LogError> {
-    let edge =
-        Edge::load(&*parts.store, &*parts.format, first.first_index).map_err(
-            |error| match error {
-                StoreError::Damaged(what) => LogError::Tiles(what),
-                error => error.into(),
-            },
-        )?;
+    let edge = Edge::load(&*parts.store, &*parts.format, first.first_index);
+    let edge = edge.map_err(|error| {
+        if let StoreError::Damaged(what) = error {
+            LogError::Tiles(what)
+        } else {
+            error.into()
+        }
+    })?;
     let tip = Tip::before(first, edge.range())
         .map_err(|_| LogError::Tiles(format!("segment {}", first.number)))?;
     Ok((tip, edge))
