@@ -251,7 +251,14 @@ impl Parts {
                     let folder = folder.clone();
                     StartError::Log { folder, source }
                 })?;
-                log.store_issuers(authority.chain()).map_err(in_store)?;
+                match log.store_issuers(authority.chain()) {
+                    // They are stored before the first entry that needs them; until then the log can be read.
+                    Err(error) if error.is_passing() => tracing::error!(
+                        error = error.to_string(),
+                        "the CA's certificates cannot be stored in the log"
+                    ),
+                    stored => stored.map_err(in_store)?,
+                }
                 Some(Arc::new(log))
             }
             None => {

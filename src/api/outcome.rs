@@ -316,13 +316,18 @@ impl From<IssueError> for Refusal {
                     ),
                     SubmitError::Timeout => (
                         Code::UNAVAILABLE,
-                        Reason::CtUnavailable,
+                        Reason::Overloaded,
                         "the log did not answer in time",
                     ),
                     SubmitError::Unavailable(_) => (
                         Code::UNAVAILABLE,
                         Reason::CtUnavailable,
                         "the log cannot take entries now",
+                    ),
+                    SubmitError::Store(_) => (
+                        Code::UNAVAILABLE,
+                        Reason::StoreUnavailable,
+                        "the log's store cannot be written",
                     ),
                     SubmitError::Rejected(_) => (
                         Code::INTERNAL,

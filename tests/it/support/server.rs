@@ -12,14 +12,16 @@ use mayfly::ca::authority::Authority;
 use mayfly::ca::hierarchy::Names;
 use mayfly::clock::{Clock, FixedClock};
 use mayfly::config::{PublicUrl, ServerConfig, Settings};
-use mayfly::ctlog::embedded::EmbeddedLog;
+use mayfly::ctlog::embedded::{EmbeddedLog, EmbeddedLogParts};
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
 use mayfly::fetch::{Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
-use mayfly::keys::file;
+use mayfly::keys::memory::NewKey;
+use mayfly::keys::{InMemoryKey, file};
 use mayfly::random::Random;
 use mayfly::server::{Environment, ExtraRoutes, Parts, Server, Sockets, StartError};
+use mayfly::store::MemoryStore;
 use mayfly::trust::TrustMaterial;
 use tokio::sync::oneshot;
 
@@ -50,7 +52,7 @@ pub(crate) struct TestServer {
     pub(crate) random: Arc<BreakableRandomness>,
     /// What the server submits to; nothing with `--no-ct`.
     pub(crate) log: Option<Arc<WatchedLog>>,
-    own_log: Option<Arc<EmbeddedLog>>,
+    pub(crate) own_log: Option<Arc<EmbeddedLog>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
     folder: tempfile::TempDir,
@@ -80,11 +82,48 @@ impl TestServer {
         Self::start_resolving(Arc::new(SystemResolver), change, more_issuers)
     }
 
+    /// Starts with a log in another store: a new one, which calls `on_fatal` when it cannot go on.
+    pub(crate) fn start_on(
+        store: &MemoryStore,
+        on_fatal: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let resolver = Arc::new(SystemResolver);
+        Self::start_with_parts(
+            resolver,
+            |_| {},
+            "",
+            |config, environment, parts| {
+                let log_parts = EmbeddedLogParts {
+                    store: Arc::new(store.clone()),
+                    signer: Arc::new(InMemoryKey::generate(NewKey::P256).unwrap().0),
+                    clock: Arc::clone(&environment.clock),
+                    random: Arc::clone(&environment.random),
+                    metrics: None,
+                    on_fatal: Arc::new(on_fatal),
+                };
+                let settings = config.log.clone().unwrap();
+                EmbeddedLog::create(&settings, &log_parts).unwrap();
+                let log = Arc::new(EmbeddedLog::open(settings, &log_parts).unwrap());
+                parts.submit_to = Some(Arc::clone(&log) as _);
+                parts.log = Some(log);
+            },
+        )
+    }
+
     /// As [`Self::start_with`]; the hosts of issuers have the addresses that `resolver` says.
     pub(crate) fn start_resolving(
         resolver: Arc<dyn Resolver>,
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
+    ) -> Self {
+        Self::start_with_parts(resolver, change, more_issuers, |_, _, _| {})
+    }
+
+    fn start_with_parts(
+        resolver: Arc<dyn Resolver>,
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
+        change_parts: impl FnOnce(&ServerConfig, &Environment, &mut Parts),
     ) -> Self {
         // The second and later servers of this process find it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -119,6 +158,7 @@ impl TestServer {
         change(&mut settings);
         let config = ServerConfig::new(settings).unwrap();
         let mut parts = Parts::load(&config, &environment, true).unwrap();
+        change_parts(&config, &environment, &mut parts);
         let key = file::load(&config.ca_key, None, false).unwrap();
         let key = Arc::new(WatchedKey::new(Arc::new(key)));
         let chain = Arc::clone(parts.authority.chain());
