@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keys", &["random", "x509"]),
     ("store", &["reason", "random"]),
     ("fetch", &["reason"]),
+    ("limits", &["random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
     ("identity", &["clock", "fetch", "random", "reason", "x509"]),
     ("tlog", &["clock", "keys", "random", "reason", "store"]),
@@ -26,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "random", "reason", "x509",
+            "clock", "ctlog", "identity", "keys", "limits", "random", "reason", "x509",
         ],
     ),
     ("trust", &["x509"]),
@@ -35,15 +36,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "ca", "ctlog", "identity", "metrics", "random", "reason", "x509", "store",
+            "ca", "ctlog", "identity", "limits", "metrics", "random", "reason", "x509", "store",
         ],
     ),
     // Layer 5: puts the parts together.
-    ("listener", &[]),
+    ("listener", &["limits"]),
     ("logging", &["clock"]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
-    ("config", &["api", "ca", "ctlog", "logging", "trust"]),
+    (
+        "config",
+        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+    ),
     (
         "instance",
         &[
@@ -53,8 +57,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "metrics", "random", "trust", "x509", "store",
+            "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "limits",
+            "listener", "metrics", "random", "trust", "x509", "store",
         ],
     ),
     (
