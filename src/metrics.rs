@@ -136,6 +136,7 @@ pub struct Metrics {
     endpoint_requests: IntCounterVec,
     issued: IntCounterVec,
     refused: IntCounterVec,
+    rate_limited: IntCounterVec,
     issuance_issued: Histogram,
     issuance_refused: Histogram,
     issuance_error: Histogram,
@@ -245,6 +246,11 @@ impl Metrics {
                 "Requests for a certificate that were not served, by reason",
                 &["issuer", "reason"],
             )?,
+            rate_limited: counter(
+                "mayfly_rate_limited_total",
+                "What was turned away because there was too much of its kind, by whose limit it was",
+                &["scope"],
+            )?,
             issuance_issued: issuance.with_label_values(&["issued"]),
             issuance_refused: issuance.with_label_values(&["refused"]),
             issuance_error: issuance.with_label_values(&["error"]),
@@ -343,6 +349,11 @@ impl Metrics {
             &self.issuance_refused
         };
         histogram.observe(duration.as_secs_f64());
+    }
+
+    /// Counts what was turned away by a rate limit, or by the limit of connections.
+    pub fn rate_limited(&self, scope: &str) {
+        self.rate_limited.with_label_values(&[scope]).inc();
     }
 
     /// Sets the sizes of a log.

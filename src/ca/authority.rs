@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::ca::profile::LIFETIME;
 use crate::ca::tbs::TbsTemplate;
 use crate::keys::{SignError, SignatureAlgorithm, Signer};
+use crate::limits::{TooBusy, Turns};
 use crate::x509::chain::{CertificateChain, ChainError};
 use crate::x509::der;
 
@@ -36,6 +37,9 @@ pub enum AuthorityError {
     /// The key does not sign.
     #[error("the CA key failed: {0}")]
     Sign(#[from] SignError),
+    /// More is asked of the key than it can do; trying again later may help.
+    #[error(transparent)]
+    TooBusy(#[from] TooBusy),
     /// A certificate of the chain ends before a new certificate would.
     #[error(
         "the CA certificate ends at {not_after}, before a certificate issued now would; rotate the CA"
@@ -53,6 +57,8 @@ pub enum AuthorityError {
 pub struct Authority {
     pub(super) chain: Arc<CertificateChain>,
     pub(super) signer: Arc<dyn Signer>,
+    /// For a key that makes only so many signatures at the same time.
+    turns: Option<Arc<Turns>>,
     pub(super) issuer_key_hash: [u8; 32],
     /// What all its certificates have in common.
     pub(super) template: TbsTemplate,
@@ -98,6 +104,7 @@ impl Authority {
             issuer_key_hash,
             template: TbsTemplate::new(issuing, signer.algorithm())?,
             verify_signatures,
+            turns: signer.at_once().map(Turns::new),
             signer,
             chain,
         };
@@ -126,8 +133,26 @@ impl Authority {
         }
     }
 
-    /// Signs a TBSCertificate and returns the whole certificate, DER (RFC 5280, section 4.1).
-    pub(super) async fn sign(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+    /// Signs a TBSCertificate for which nothing was signed before, and returns the whole certificate, DER (RFC 5280,
+    /// section 4.1). Where the key is busy, it waits, but not for long.
+    pub(super) async fn sign_first(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        let _turn = match &self.turns {
+            Some(turns) => Some(turns.take().await?),
+            None => None,
+        };
+        self.sign(tbs).await
+    }
+
+    /// The same where a precertificate was signed and logged before: it goes before all that have not begun.
+    pub(super) async fn sign_again(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        let _turn = match &self.turns {
+            Some(turns) => Some(turns.take_again().await),
+            None => None,
+        };
+        self.sign(tbs).await
+    }
+
+    async fn sign(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
         let signature = self.signer.sign(tbs).await?;
         if self.verify_signatures {
             self.verify(tbs, &signature)?;

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::clock::Clock;
 use crate::ctlog::{CtLog, SubmitError};
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
+use crate::limits::{Limited, RateLimiter};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
 
@@ -48,6 +49,9 @@ pub enum IssueError {
     /// The token does not prove an identity.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// There were too many requests of this identity or its issuer.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// The key, or the proof that the requester holds it, was refused.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -88,6 +92,8 @@ pub struct IssuedCertificate {
 pub struct CertificateAuthority {
     /// Who may ask.
     pub tokens: TokenVerifier,
+    /// How often an identity, or an issuer, may ask.
+    pub rates: Arc<RateLimiter>,
     /// Which keys and signatures clients may use.
     pub permitted: PermittedAlgorithms,
     /// Who signs.
@@ -123,6 +129,13 @@ impl CertificateAuthority {
         proof: &ProofOfPossession,
         now: OffsetDateTime,
     ) -> Result<IssuedCertificate, IssueError> {
+        let Identity {
+            issuer_id,
+            issuer,
+            subject,
+            ..
+        } = &identity;
+        self.rates.check_subject(issuer_id, issuer, subject, now)?;
         let key = proof.check(&identity, &self.permitted)?;
         let key_label = key.label();
         let profile = CertificateProfile::new(&identity, key, now, self.random.as_ref())?;

@@ -53,6 +53,7 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         std::time::Duration::from_millis(1),
     );
     metrics.log_sizes("main", 1, 1);
+    metrics.rate_limited("ip");
     let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
 
     let mut served = BTreeSet::new();

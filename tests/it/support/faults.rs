@@ -2,19 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use mayfly::ctlog::{CtLog, SignedCertificateTimestamp, Submission, SubmitError};
 use mayfly::keys::{SignError, SignatureAlgorithm, Signer};
 use tokio::sync::watch;
 
-/// A key that can fail.
+/// A key that can fail, or take its time.
 #[derive(Debug)]
 pub(crate) struct WatchedKey {
     key: Arc<dyn Signer>,
     signatures: AtomicU64,
     /// How many signatures it gives before it fails.
     left: AtomicU64,
+    /// A device that makes one signature after the other, and how long each takes. `None`: a key in memory.
+    pace: Option<Duration>,
+    device: tokio::sync::Mutex<()>,
 }
 
 impl WatchedKey {
@@ -23,6 +27,16 @@ impl WatchedKey {
             key,
             signatures: AtomicU64::new(0),
             left: AtomicU64::new(u64::MAX),
+            pace: None,
+            device: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The same key in a device that makes one signature after the other, each in this time.
+    pub(crate) fn paced(self, pace: Duration) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
         }
     }
 
@@ -51,6 +65,10 @@ impl Signer for WatchedKey {
         self.key.public_key_der()
     }
 
+    fn at_once(&self) -> Option<usize> {
+        self.pace.map(|_| 1)
+    }
+
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
         self.signatures.fetch_add(1, Ordering::Relaxed);
         let one_less = |left: u64| left.checked_sub(1);
@@ -64,7 +82,15 @@ impl Signer for WatchedKey {
             )))
             .boxed();
         }
-        self.key.sign(message)
+        let Some(pace) = self.pace else {
+            return self.key.sign(message);
+        };
+        async move {
+            let _device = self.device.lock().await;
+            tokio::time::sleep(pace).await;
+            self.key.sign(message).await
+        }
+        .boxed()
     }
 }
 

@@ -74,6 +74,15 @@ impl TestServer {
     /// Starts with other settings, and with further entries (YAML) in the identity file. `{base}` in them stands for the
     /// server's URL.
     pub(crate) fn start_with(change: impl FnOnce(&mut Settings), more_issuers: &str) -> Self {
+        Self::start_with_key(change, more_issuers, |key| key)
+    }
+
+    /// The same with another CA key.
+    pub(crate) fn start_with_key(
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+    ) -> Self {
         // The second and later servers of this process find it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -106,10 +115,12 @@ impl TestServer {
         let config = ServerConfig::new(settings).unwrap();
         let mut parts = Parts::load(&config, &environment, true).unwrap();
         let key = file::load(&config.ca_key, None, false).unwrap();
-        let key = Arc::new(WatchedKey::new(Arc::new(key)));
+        let key = Arc::new(change_key(WatchedKey::new(Arc::new(key))));
         let chain = Arc::clone(parts.authority.chain());
         let authority = Authority::new(chain, Arc::clone(&key) as _, false, clock.now());
-        parts.authority = authority.now_or_never().unwrap().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
+        parts.authority = runtime.block_on(authority).unwrap();
         let log = parts
             .submit_to
             .take()
