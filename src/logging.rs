@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -16,6 +18,15 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::{Clock, SystemClock};
+
+mod writer;
+
+use writer::LineWriter;
+
+/// Where this process's lines go; empty before [`start`].
+static WRITER: OnceLock<LineWriter> = OnceLock::new();
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// The field that `tracing` keeps an event's text in.
 const MESSAGE: &str = "message";
@@ -45,9 +56,10 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         LogFormat::Json => true,
         LogFormat::Pretty => false,
     };
+    let writer = LineWriter::start(std::io::stderr()).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(WRITER.get_or_init(|| writer).clone())
         // A report of lines that cannot be written would go where they cannot be written, and panic.
         .log_internal_errors(false);
     let started = if as_json {
@@ -61,6 +73,19 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
             .try_init()
     };
     started.map_err(|error| error.to_string())
+}
+
+/// Waits until the lines so far are written, for a second at most. To be called before the process ends.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush_within(LAST_LINES);
+    }
+}
+
+/// How many lines were lost: standard error took them too slowly, or not at all.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    WRITER.get().map_or(0, LineWriter::dropped)
 }
 
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {

@@ -23,13 +23,14 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
-use crate::fetch::{FetchLimits, HttpFetcher};
+use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
 use crate::listener::{self, ListenerConfig, TlsError};
-use crate::metrics::Metrics;
+use crate::logging;
+use crate::metrics::{Metrics, RateScope};
 use crate::random::Random;
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
@@ -45,13 +46,15 @@ const RESERVED_DESCRIPTORS: usize = 128;
 /// With fewer descriptors for connections a server is of no use.
 const FEWEST_CONNECTIONS: usize = 16;
 
-/// Where time and randomness come from.
+/// Where time, randomness and the addresses of other hosts come from.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Serial numbers and request ids.
     pub random: Arc<dyn Random>,
+    /// The addresses of the issuers' hosts.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 /// Why a server does not start. Each says what to do.
@@ -187,7 +190,7 @@ impl Parts {
         environment: &Environment,
         is_throw_away: bool,
     ) -> Result<Self, StartError> {
-        let Environment { clock, random } = environment;
+        let Environment { clock, random, .. } = environment;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("background")
@@ -295,7 +298,11 @@ impl Server {
         environment: &Environment,
         parts: Parts,
     ) -> Result<Self, StartError> {
-        let Environment { clock, random } = environment.clone();
+        let Environment {
+            clock,
+            random,
+            resolver,
+        } = environment.clone();
         let Parts {
             runtime,
             issuers,
@@ -313,6 +320,7 @@ impl Server {
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
+            resolver,
         ));
         let limits = KeySourceLimits::default();
         let keys = KeySource::new(
@@ -374,7 +382,7 @@ impl Server {
             by_address: ConnectionLimit::new(
                 config.max_connections_per_ip,
                 config.trusted_proxies.clone(),
-                move || metrics.rate_limited("connections"),
+                move || metrics.rate_limited(RateScope::Connections),
             ),
             idle_timeout: config.idle_timeout,
             shutdown_grace: config.shutdown_grace,
@@ -526,6 +534,7 @@ fn stop_at_once(what: &str) {
         error = what,
         "the log failed; the process ends, and a restart recovers it"
     );
+    logging::flush();
     std::process::exit(70);
 }
 

@@ -179,7 +179,7 @@ pub(super) async fn issue(
                 start.elapsed(),
             );
             if let Some(scope) = refusal.scope() {
-                api.metrics.rate_limited(scope.as_str());
+                api.metrics.rate_limited(scope.into());
             }
         }
     }

@@ -93,40 +93,37 @@ impl Endpoint {
     /// What no route has taken.
     pub const OTHER: Self = Self::new("other", None, false);
 
-    /// The endpoint of a request, by the pattern of the resource that took it.
+    /// The endpoint of a request. A path that no route takes may be named after the route it resembles.
     #[must_use]
-    pub fn of_pattern(pattern: Option<&str>, path: &str) -> Self {
-        match pattern {
-            Some(fulcio::SIGNING_CERT) => Self::new(
+    pub fn of_path(path: &str) -> Self {
+        match path {
+            fulcio::SIGNING_CERT => Self::new(
                 "v2_signing_cert",
                 Some(Procedure::CREATE_SIGNING_CERTIFICATE),
                 false,
             ),
-            Some(fulcio::TRUST_BUNDLE) => {
+            fulcio::TRUST_BUNDLE => {
                 Self::new("v2_trust_bundle", Some(Procedure::GET_TRUST_BUNDLE), false)
             }
-            Some(fulcio::CONFIGURATION) => Self::new(
+            fulcio::CONFIGURATION => Self::new(
                 "v2_configuration",
                 Some(Procedure::GET_CONFIGURATION),
                 false,
             ),
-            Some(fulcio_legacy::SIGNING_CERT) => Self::new(
+            fulcio_legacy::SIGNING_CERT => Self::new(
                 "v1_signing_cert",
                 Some(Procedure::V1_CREATE_SIGNING_CERTIFICATE),
                 false,
             ),
-            Some(fulcio_legacy::ROOT_CERT) => Self::new(
+            fulcio_legacy::ROOT_CERT => Self::new(
                 "v1_root_cert",
                 Some(Procedure::V1_GET_ROOT_CERTIFICATE),
                 false,
             ),
-            Some(ops::HEALTHZ | ops::LIVEZ) => {
-                Self::new("healthz", Some(Procedure::HEALTH_CHECK), true)
-            }
-            Some(ops::OPENAPI) => Self::new("openapi", None, true),
-            Some(pattern) if pattern.starts_with("/ct/") => {
-                Self::new(ct::endpoint_name(path), None, true)
-            }
+            ops::HEALTHZ | ops::LIVEZ => Self::new("healthz", Some(Procedure::HEALTH_CHECK), true),
+            ops::READYZ => Self::new("readyz", None, true),
+            ops::OPENAPI => Self::new("openapi", None, true),
+            _ if path.starts_with("/ct/") => Self::new(ct::endpoint_name(path), None, true),
             _ => Self::OTHER,
         }
     }

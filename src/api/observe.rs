@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -58,6 +58,9 @@ pub async fn observe<B: MessageBody + 'static>(
     let start = Instant::now();
     merge_leading_slashes(&mut request);
     let request_id = request_id(&request);
+    let _in_flight = request
+        .app_data::<web::Data<Api>>()
+        .map(|api| (api.metrics).begin_http_request(Endpoint::of_path(request.path()).name));
     // A preflight says itself what it allows.
     let is_readable = request.headers().contains_key(header::ORIGIN) && !is_preflight(&request);
 
@@ -188,16 +191,28 @@ fn preflight(asked: &HeaderMap) -> HttpResponse {
     response.finish()
 }
 
+/// What `Content-Length` says; 0 without it.
+fn announced_length(headers: &HeaderMap) -> u64 {
+    let value = headers.get(header::CONTENT_LENGTH);
+    let length = value.and_then(|value| value.to_str().ok()?.parse().ok());
+    length.unwrap_or(0)
+}
+
 /// Counts a request and writes its log line.
-fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
+fn account<B: MessageBody>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
     let request = response.request();
-    let endpoint = Endpoint::of_pattern(request.match_pattern().as_deref(), request.path());
+    let endpoint = Endpoint::of_path(request.path());
     let refused = response.response().extensions().get::<Refused>().cloned();
     let observed = metrics::HttpRequest {
         endpoint: endpoint.name,
         method: method_label(request.method()),
         status: response.status().as_u16(),
         duration: start.elapsed(),
+        request_bytes: announced_length(request.headers()),
+        response_bytes: match response.response().body().size() {
+            BodySize::Sized(octets) => octets,
+            BodySize::None | BodySize::Stream => 0,
+        },
         procedure: endpoint.procedure.map(|procedure| {
             let code = match &refused {
                 Some(refused) => refused.grpc,

@@ -17,6 +17,9 @@ pub const OPENAPI: &str = "/openapi.yaml";
 /// `GET` on the metrics listener.
 pub const METRICS: &str = "/metrics";
 
+/// `GET`: whether certificates can be issued now, check by check.
+pub const READYZ: &str = "/readyz";
+
 const OPENAPI_TEXT: &str = include_str!("../../openapi.yaml");
 
 /// The services that a health check may name; none means the whole process.

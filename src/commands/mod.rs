@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
+use crate::fetch::SystemResolver;
+use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
@@ -134,6 +136,7 @@ pub fn run() -> ExitCode {
     let environment = Environment {
         clock: std::sync::Arc::new(SystemClock),
         random: std::sync::Arc::new(SystemRandomness::default()),
+        resolver: std::sync::Arc::new(SystemResolver),
     };
     let result = match cli.command {
         Command::Dev(arguments) => dev::run(&arguments, &environment),
@@ -143,6 +146,8 @@ pub fn run() -> ExitCode {
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
     };
+    // What was logged stands before what is said last.
+    logging::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {

@@ -116,6 +116,7 @@ pub(super) fn stop_signal(
         while first.elapsed() < SAME_SIGNAL {
             next().await;
         }
+        logging::flush();
         std::process::exit(1);
     };
     std::thread::Builder::new()

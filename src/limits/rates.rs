@@ -14,6 +14,7 @@ use aws_lc_rs::hmac;
 use time::OffsetDateTime;
 
 use super::clients::subscriber;
+use crate::metrics::RateScope;
 use crate::random::{Random, RandomError};
 
 /// Whose requests are counted together.
@@ -33,7 +34,7 @@ impl Scope {
     /// Every scope.
     pub const ALL: [Self; 4] = [Self::Ip, Self::Issuer, Self::Subject, Self::Global];
 
-    /// The name in the configuration and in metrics.
+    /// The name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -55,9 +56,14 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl From<Scope> for RateScope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Ip => Self::Ip,
+            Scope::Issuer => Self::Issuer,
+            Scope::Subject => Self::Subject,
+            Scope::Global => Self::Global,
+        }
     }
 }
 

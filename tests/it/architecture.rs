@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keys", &["random", "x509"]),
     ("store", &["reason", "random"]),
     ("fetch", &["reason"]),
-    ("limits", &["random"]),
+    ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
     ("identity", &["clock", "fetch", "random", "reason", "x509"]),
     ("tlog", &["clock", "keys", "random", "reason", "store"]),
@@ -58,14 +58,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "server",
         &[
             "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "limits",
-            "listener", "metrics", "random", "trust", "x509", "store",
+            "listener", "logging", "metrics", "random", "trust", "x509", "store",
         ],
     ),
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "instance", "keys", "logging",
-            "random", "server", "tlog", "trust", "x509", "store",
+            "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
+            "logging", "random", "server", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -35,6 +35,8 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         method: "post",
         status: 200,
         duration: std::time::Duration::from_millis(1),
+        request_bytes: 1,
+        response_bytes: 1,
         procedure: Some((Procedure::CREATE_SIGNING_CERTIFICATE, 0)),
     });
     let issued = Issued {
@@ -53,7 +55,7 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         std::time::Duration::from_millis(1),
     );
     metrics.log_sizes("main", 1, 1);
-    metrics.rate_limited("ip");
+    metrics.rate_limited(mayfly::metrics::RateScope::Ip);
     let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
 
     let mut served = BTreeSet::new();

@@ -4,6 +4,7 @@
 pub(crate) mod document;
 pub(crate) mod faults;
 pub(crate) mod http;
+pub(crate) mod issuer;
 pub(crate) mod key;
 pub(crate) mod process;
 pub(crate) mod refusal;

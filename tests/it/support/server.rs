@@ -15,6 +15,7 @@ use mayfly::config::{PublicUrl, ServerConfig, Settings};
 use mayfly::ctlog::embedded::EmbeddedLog;
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
+use mayfly::fetch::{Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
 use mayfly::keys::file;
 use mayfly::random::{Random, SystemRandomness};
@@ -74,14 +75,31 @@ impl TestServer {
     /// Starts with other settings, and with further entries (YAML) in the identity file. `{base}` in them stands for the
     /// server's URL.
     pub(crate) fn start_with(change: impl FnOnce(&mut Settings), more_issuers: &str) -> Self {
-        Self::start_with_key(change, more_issuers, |key| key)
+        Self::start_among(Arc::new(SystemResolver), |key| key, change, more_issuers)
     }
 
-    /// The same with another CA key.
-    pub(crate) fn start_with_key(
+    /// As [`Self::start_with`]; the hosts of issuers have the addresses that `resolver` says.
+    pub(crate) fn start_resolving(
+        resolver: Arc<dyn Resolver>,
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
+    ) -> Self {
+        Self::start_among(resolver, |key| key, change, more_issuers)
+    }
+
+    /// Starts with another CA key.
+    pub(crate) fn start_with_key(
         change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        Self::start_among(Arc::new(SystemResolver), change_key, change, "")
+    }
+
+    fn start_among(
+        resolver: Arc<dyn Resolver>,
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
     ) -> Self {
         // The second and later servers of this process find it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -90,6 +108,7 @@ impl TestServer {
         let environment = Environment {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+            resolver,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = Sockets::bind(loopback, loopback).unwrap();
