@@ -99,6 +99,7 @@ impl Signer for WatchedKey {
 pub(crate) struct WatchedLog {
     log: Arc<dyn CtLog>,
     submissions: AtomicU64,
+    waiting: AtomicU64,
     fault: Mutex<Option<fn() -> SubmitError>>,
     is_held: watch::Sender<bool>,
 }
@@ -108,6 +109,7 @@ impl WatchedLog {
         Self {
             log,
             submissions: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             fault: Mutex::default(),
             is_held: watch::Sender::new(false),
         }
@@ -116,6 +118,11 @@ impl WatchedLog {
     /// How often something was submitted.
     pub(crate) fn submissions(&self) -> u64 {
         self.submissions.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for an answer.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Fails from now on.
@@ -134,6 +141,15 @@ impl WatchedLog {
     }
 }
 
+/// Counts one who waits, until it is dropped.
+struct Waits<'a>(&'a AtomicU64);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl CtLog for WatchedLog {
     fn name(&self) -> &str {
         self.log.name()
@@ -146,7 +162,10 @@ impl CtLog for WatchedLog {
         self.submissions.fetch_add(1, Ordering::Relaxed);
         let fault = *self.fault.lock().unwrap();
         let mut is_held = self.is_held.subscribe();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.waiting);
         async move {
+            let _waits = waits;
             is_held
                 .wait_for(|is_held| !is_held)
                 .await
