@@ -316,10 +316,11 @@ impl From<IssueError> for Refusal {
                     Code::INVALID_ARGUMENT
                 };
                 let refusal = Self::new(code, text::TOKEN).with(error.reason(), error.to_string());
-                // New issuers are counted by the minute; nothing else of a token passes with time.
-                match error.reason() {
-                    Reason::RateLimited => refusal.retry_after(|| Duration::from_secs(60)),
-                    _ => refusal,
+                if error.reason() == Reason::RateLimited {
+                    // New issuers are counted by the minute.
+                    refusal.retry_after(|| Duration::from_secs(60))
+                } else {
+                    refusal
                 }
             }
             IssueError::Limited(limited) => limited.into(),

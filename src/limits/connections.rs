@@ -97,7 +97,9 @@ mod tests {
         let refusals = Arc::new(AtomicUsize::new(0));
         let limit = ConnectionLimit::new(2, "10.0.0.0/8".parse().unwrap(), {
             let refusals = Arc::clone(&refusals);
-            move || drop(refusals.fetch_add(1, Ordering::Relaxed))
+            move || {
+                refusals.fetch_add(1, Ordering::Relaxed);
+            }
         });
         let open = |address: &str| limit.open(address.parse().unwrap());
         let kept = [open("2001:db8::1"), open("2001:db8::2")];

@@ -498,7 +498,7 @@ fn what_clients_send_makes_no_series_of_metrics() {
         let claims = json!({ "iss": iss, "sub": "s", "aud": "sigstore" }).to_string();
         let parts = [r#"{"alg":"ES256"}"#, &claims, "no signature"];
         let token = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-        let target = if n % 3 == 0 {
+        let target = if n.is_multiple_of(3) {
             V2.to_owned()
         } else {
             format!("/path-{n}/{n}")
