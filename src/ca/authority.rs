@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
@@ -100,17 +101,21 @@ impl Authority {
         }
         let mut issuer_key_hash = [0; 32];
         issuer_key_hash.copy_from_slice(digest(&SHA256, issuing.public_key_der()).as_ref());
-        let authority = Self {
+        let mut authority = Self {
             issuer_key_hash,
             template: TbsTemplate::new(issuing, signer.algorithm())?,
             verify_signatures,
-            turns: signer.at_once().map(Turns::new),
+            turns: None,
             signer,
             chain,
         };
         authority.check_lifetime(now)?;
+        let start = Instant::now();
         let signature = authority.signer.sign(START_UP_TEXT).await?;
+        let usual = start.elapsed();
         authority.verify(START_UP_TEXT, &signature)?;
+        let at_once = authority.signer.at_once();
+        authority.turns = at_once.map(|at_once| Turns::new(at_once, usual));
         Ok(authority)
     }
 

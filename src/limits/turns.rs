@@ -1,10 +1,11 @@
 //! Turns at what serves only a few at once, such as a key in a device, with a bound on how long anyone waits for one.
 //!
-//! A bound on how *many* wait would have to know how fast the line moves. This one bounds the *time*, after CoDel (RFC
-//! 8289) as servers use it: a line that was empty a moment ago is a burst, and everyone in it may wait a while. A line that
-//! has not been empty for [`BURST`] comes of more arrivals than there is service, and waiting would serve nobody sooner:
-//! then nobody waits longer than two turns take, the newest goes first, and the others are told to come back. So whoever is
-//! served under overload is served almost as fast as without it, and the device never idles.
+//! A bound on how *many* wait would have to know how fast the line moves. This one bounds the *time*, and learns it from
+//! those who were turned away: the longer ago the last one was, the longer one may wait, from two turns to sixteen. A burst
+//! is waited out. Where more comes than can be served, somebody is turned away every moment, nobody waits longer than two
+//! turns, the newest goes first, and the others are told to come back: waiting would only make all of them late. Whoever is
+//! served then is served almost as fast as without an overload, and the device never idles. As CoDel does for packets (RFC
+//! 8289), it tells a line that comes and goes from one that stays.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,10 +14,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-/// How long a line is taken for a burst, and how long one waits in it.
+/// The fewest turns that one waits.
+const SHORTEST_WAIT: u32 = 2;
+/// The most turns that one waits.
+const LONGEST_WAIT: u32 = 16;
+/// No bound on the wait in a burst is shorter: below it, the scheduling of threads makes lines.
 const BURST: Duration = Duration::from_millis(40);
-/// How many turns one waits in a line that is no burst.
-const PATIENCE: u32 = 2;
 
 /// The line is longer than waiting makes sense.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -43,22 +46,22 @@ struct Line {
     returning: VecDeque<oneshot::Sender<Turn>>,
     /// The others, oldest first.
     waiting: VecDeque<oneshot::Sender<Turn>>,
-    /// Since when somebody waits.
-    since: Instant,
+    /// When somebody was last turned away.
+    refused: Option<Instant>,
     /// How long a turn takes: a mean that moves by an eighth.
     usual: Duration,
 }
 
 impl Turns {
-    /// `at_once` turns at a time, one at least.
+    /// `at_once` turns at a time, one at least, of which each takes about as long as `usual`.
     #[must_use]
-    pub fn new(at_once: usize) -> Arc<Self> {
+    pub fn new(at_once: usize, usual: Duration) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Line {
             free: at_once.max(1),
             returning: VecDeque::new(),
             waiting: VecDeque::new(),
-            since: Instant::now(),
-            usual: Duration::ZERO,
+            refused: None,
+            usual,
         })))
     }
 
@@ -78,7 +81,10 @@ impl Turns {
         match timeout(patience, place).await {
             Ok(Ok(turn)) => Ok(turn),
             // The sender is dropped only with the line itself.
-            Ok(Err(_)) | Err(_) => Err(TooBusy),
+            Ok(Err(_)) | Err(_) => {
+                self.line().refused = Some(Instant::now());
+                Err(TooBusy)
+            }
         }
     }
 
@@ -121,16 +127,19 @@ impl Line {
         while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             self.waiting.pop_front();
         }
-        if self.waiting.is_empty() {
-            self.since = Instant::now();
-        }
         self.waiting.push_back(giver);
-        let patience = self.usual * PATIENCE;
-        if self.is_standing() {
-            patience
-        } else {
-            patience.max(BURST)
-        }
+        self.patience()
+    }
+
+    /// How long one waits: half as long as nobody has been turned away.
+    fn patience(&self) -> Duration {
+        let longest = self.longest_wait();
+        let calm = self.refused.map_or(longest, |last| last.elapsed() / 2);
+        calm.clamp((self.usual * SHORTEST_WAIT).min(longest), longest)
+    }
+
+    fn longest_wait(&self) -> Duration {
+        (self.usual * LONGEST_WAIT).max(BURST)
     }
 
     /// Remembers how long a turn took.
@@ -138,15 +147,10 @@ impl Line {
         self.usual = (self.usual * 7 + took) / 8;
     }
 
-    /// Whether the line is there to stay.
-    fn is_standing(&self) -> bool {
-        self.since.elapsed() > BURST
-    }
-
     /// Who is next.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         self.returning.pop_front().or_else(|| {
-            if self.is_standing() {
+            if self.patience() < self.longest_wait() {
                 self.waiting.pop_back()
             } else {
                 self.waiting.pop_front()
@@ -184,8 +188,10 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::random::{Random, SeededRandom};
 
-    const TURN: Duration = Duration::from_millis(2);
+    /// Long, because tokio's timers count in milliseconds.
+    const TURN: Duration = Duration::from_millis(200);
 
     /// Asks for a turn, and returns how long it waited for it, if it came.
     async fn waits(turns: &Arc<Turns>) -> Option<Duration> {
@@ -200,60 +206,77 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn as_many_as_there_are_turns_do_not_wait() {
-        let turns = Turns::new(3);
+        let turns = Turns::new(3, TURN);
         let waited = join_all((0..3).map(|_| waits(&turns))).await;
         assert_eq!(waited, [Some(Duration::ZERO); 3]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_served_in_the_order_of_arrival() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, TURN);
         let waited = join_all((0..15).map(|_| waits(&turns))).await;
         let expected: Vec<_> = (0..15).map(|before| Some(TURN * before)).collect();
         assert_eq!(waited, expected);
     }
 
+    /// Sends clients at random moments, `load` times as many as can be served, and returns what each waited, in the order
+    /// of arrival.
+    async fn arrive(turns: &Arc<Turns>, count: usize, load: f64) -> Vec<Option<Duration>> {
+        let random = SeededRandom::new(7);
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let turns = Arc::clone(turns);
+            clients.push(tokio::spawn(async move { waits(&turns).await }));
+            let mut drawn = [0; 4];
+            random.fill(&mut drawn).unwrap();
+            // Times between arrivals that have no memory: an exponential distribution.
+            let uniform =
+                (f64::from(u32::from_le_bytes(drawn)) + 1.0) / (f64::from(u32::MAX) + 1.0);
+            sleep(TURN.mul_f64(-uniform.ln() / load)).await;
+        }
+        let waited = join_all(clients).await;
+        waited.into_iter().map(Result::unwrap).collect()
+    }
+
+    /// How many of a hundred were served, and what the slowest one of a hundred served waited.
+    fn summary(waited: &[Option<Duration>]) -> (usize, Duration) {
+        let mut served: Vec<Duration> = waited.iter().copied().flatten().collect();
+        served.sort();
+        (
+            served.len() * 100 / waited.len(),
+            served[served.len() * 99 / 100],
+        )
+    }
+
     #[tokio::test(start_paused = true)]
     async fn three_times_too_much_is_served_fast_or_not_at_all() {
-        let turns = Turns::new(1);
-        let mut clients = Vec::new();
-        for _ in 0..3000 {
-            let turns = Arc::clone(&turns);
-            clients.push(tokio::spawn(async move { waits(&turns).await }));
-            sleep(TURN / 3).await;
-        }
-        let mut waited = Vec::new();
-        for client in clients {
-            waited.push(client.await.unwrap());
-        }
+        let turns = Turns::new(1, TURN);
+        let waited = arrive(&turns, 9000, 3.0).await;
+        let (served, slowest) = summary(&waited);
+        assert!(
+            (30..=34).contains(&served),
+            "{served} of 100, of 33 possible"
+        );
+        assert!(slowest <= TURN * SHORTEST_WAIT, "{slowest:?}");
+    }
 
-        // After the first moments, in which it could have been a burst.
-        let later = &waited[150..];
-        let served: Vec<Duration> = later.iter().copied().flatten().collect();
-        assert!(
-            served.len() * 100 > later.len() * 30,
-            "the device idles: {} of {} served",
-            served.len(),
-            later.len()
-        );
-        assert!(
-            served.iter().all(|waited| *waited <= TURN * PATIENCE),
-            "{:?}",
-            served.iter().max()
-        );
+    #[tokio::test(start_paused = true)]
+    async fn what_can_be_served_is_served() {
+        for load in [0.3, 0.5, 0.7] {
+            let turns = Turns::new(1, TURN);
+            let (served, _) = summary(&arrive(&turns, 3000, load).await);
+            assert!(served >= 99, "load {load}: {served} of 100");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_overload_that_has_passed_leaves_nothing_behind() {
-        let turns = Turns::new(2);
-        let mut clients = Vec::new();
-        for _ in 0..300 {
-            let turns = Arc::clone(&turns);
-            clients.push(tokio::spawn(async move { waits(&turns).await }));
-            sleep(TURN / 8).await;
-        }
-        join_all(clients).await;
-        let waited = join_all((0..20).map(|_| waits(&turns))).await;
+        let turns = Turns::new(1, TURN);
+        arrive(&turns, 3000, 5.0).await;
+        let (served, _) = summary(&arrive(&turns, 3000, 0.7).await);
+        assert!(served >= 98, "{served} of 100");
+        sleep(TURN * LONGEST_WAIT * 2).await;
+        let waited = join_all((0..15).map(|_| waits(&turns))).await;
         assert!(
             waited.iter().all(Option::is_some),
             "a burst is taken again: {waited:?}"
@@ -262,7 +285,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_returns_goes_before_all_who_wait() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, TURN);
         let first = turns.take().await.unwrap();
         let order = Mutex::new(Vec::new());
         let stranger = async {
@@ -283,7 +306,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn those_who_stop_waiting_take_no_turn_with_them() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, TURN);
         let first = turns.take().await.unwrap();
         let gone = timeout(Duration::from_millis(1), turns.take()).await;
         assert!(gone.is_err());
