@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
 use crate::api::ct::LogSite;
@@ -28,9 +29,10 @@ use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
+use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
 use crate::listener::{self, ListenerConfig, TlsError};
 use crate::logging;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
@@ -42,6 +44,12 @@ use crate::x509::chain::{CertificateChain, ChainError};
 
 /// The largest identity file that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4 << 20;
+/// What bodies longer than those of clients may take of memory at the same time, in bytes.
+const LONG_BODIES_BYTES: usize = 16 << 20;
+/// Descriptors that are kept for the log, the keys, the issuers and the metrics.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// With fewer descriptors for connections a server is of no use.
+const FEWEST_CONNECTIONS: usize = 16;
 
 /// Where time, randomness and the addresses of other hosts come from.
 #[derive(Clone, Debug)]
@@ -362,6 +370,9 @@ impl Server {
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
+        let rates = RateLimiter::new(&config.rate_limits, random.as_ref())
+            .map_err(|error| StartError::System(error.to_string()))?;
+        let rates = Arc::new(rates);
         let chain = Arc::clone(authority.chain());
         announce(&metrics, &chain, &published, &config_digest);
         let description = log.as_deref().map(|log| LogDescription {
@@ -382,6 +393,7 @@ impl Server {
         });
         let ca = Arc::new(CertificateAuthority {
             tokens,
+            rates: Arc::clone(&rates),
             // Whoever proves to hold one of our own keys is no client.
             permitted: config.permitted.clone().reserving(own_keys),
             authority,
@@ -405,15 +417,25 @@ impl Server {
             log: log
                 .clone()
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
-            metrics,
+            metrics: Arc::clone(&metrics),
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
+            admission: Admission::new(config.max_waiting),
+            long_bodies: Admission::new((LONG_BODIES_BYTES / config.max_body_bytes.max(1)).max(1)),
+            rates,
+            trusted_proxies: config.trusted_proxies.clone(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {
             tls,
             workers: config.workers,
+            max_connections: max_connections(config.max_connections)?,
+            by_address: ConnectionLimit::new(
+                config.max_connections_per_ip,
+                config.trusted_proxies.clone(),
+                move || metrics.rate_limited(RateScope::Connections),
+            ),
             idle_timeout: config.idle_timeout,
             shutdown_grace: config.shutdown_grace,
         };
@@ -488,6 +510,8 @@ impl Server {
             let private = ListenerConfig {
                 tls: None,
                 workers: 1,
+                max_connections: RESERVED_DESCRIPTORS / 4,
+                by_address: ConnectionLimit::new(0, Networks::default(), || {}),
                 idle_timeout: listener.idle_timeout,
                 shutdown_grace: Duration::from_secs(1),
             };
@@ -530,6 +554,31 @@ impl Server {
         tracing::info!(event = "stopped", "stopped");
         served
     }
+}
+
+/// How many connections there may be: as many as are asked for, as far as the system's limit of open files goes.
+fn max_connections(asked: usize) -> Result<usize, StartError> {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let possible = limit.saturating_sub(RESERVED_DESCRIPTORS);
+    if possible < FEWEST_CONNECTIONS.min(asked) {
+        return Err(StartError::System(format!(
+            "the limit of open files is {limit}; give {} or more (ulimit -n, LimitNOFILE): {RESERVED_DESCRIPTORS} for the \
+             log and what surrounds it, the others for connections",
+            RESERVED_DESCRIPTORS + FEWEST_CONNECTIONS
+        )));
+    }
+    if possible < asked {
+        tracing::warn!(
+            event = "descriptor_limit",
+            limit,
+            max_connections = possible,
+            "the limit of open files allows fewer connections than max-connections"
+        );
+    }
+    Ok(possible.min(asked))
 }
 
 /// A log that cannot be trusted to have written must not sign again in this process, whatever a later write says.

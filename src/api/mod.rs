@@ -2,14 +2,17 @@
 //!
 //! [`Api::configure`] is the list of routes. [`observe`] wraps them all: request id, CORS, deadline, metrics, log line.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::http::Method;
-use actix_web::{HttpResponse, Route, web};
+use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
+use actix_web::{HttpRequest, HttpResponse, Route, web};
 
 use crate::ca::CertificateAuthority;
+use crate::limits::{self, Admission, Networks, RateLimiter};
 use crate::metrics::{Metrics, Procedure};
 use crate::random::Random;
 use crate::readiness::Readiness;
@@ -58,6 +61,14 @@ pub struct Api {
     pub error_detail: ErrorDetail,
     /// The largest body that is read, in octets.
     pub max_body_bytes: usize,
+    /// Requests for a certificate that are worked on, or wait within.
+    pub admission: Admission,
+    /// Bodies that are read at the same time and are longer than those of clients.
+    pub long_bodies: Admission,
+    /// How often an address may ask, and all of them.
+    pub rates: Arc<RateLimiter>,
+    /// Whose word about the client's address is taken.
+    pub trusted_proxies: Networks,
     /// Set when the server begins to stop: health checks fail from then on.
     pub is_stopping: Arc<AtomicBool>,
     /// Answers that are the same for the life of the process.
@@ -170,6 +181,31 @@ impl Api {
         }));
     }
 
+    /// The address that a request is counted and logged under. `None`: the connection is gone.
+    #[must_use]
+    pub fn client_address(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip();
+        let values = |name: HeaderName| {
+            let values: Vec<&str> = request
+                .headers()
+                .get_all(name)
+                // What is not text is no address either, and must not vanish from between those that are.
+                .map(|value| value.to_str().unwrap_or_default())
+                .collect();
+            values.into_iter()
+        };
+        Some(if self.trusted_proxies.is_empty() {
+            peer
+        } else {
+            limits::client_address(
+                peer,
+                &self.trusted_proxies,
+                values(X_FORWARDED_FOR),
+                values(FORWARDED),
+            )
+        })
+    }
+
     /// Whether the server has begun to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -208,5 +244,9 @@ pub fn method_label(method: &Method) -> &'static str {
 
 /// Makes a response of a result.
 fn respond(api: &Api, result: Result<HttpResponse, Refusal>) -> HttpResponse {
-    result.unwrap_or_else(|refusal| refusal.into_response(api.error_detail))
+    result.unwrap_or_else(|refusal| {
+        refusal
+            .retry_after(|| limits::retry_after(api.random.as_ref()))
+            .into_response(api.error_detail)
+    })
 }

@@ -4,6 +4,7 @@
 
 use actix_web::HttpResponse;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -15,6 +16,7 @@ use crate::ca::authority::AuthorityError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
+use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 
 /// The header that carries the reason code.
@@ -64,6 +66,10 @@ pub struct Refusal {
     /// What was wrong with this request; safe to show.
     detail: Option<String>,
     allow: Option<&'static str>,
+    /// When to come back.
+    retry_after: Option<Duration>,
+    /// The rate limit that was reached.
+    scope: Option<Scope>,
     /// The configured id of the issuer, where the request came that far.
     issuer: Option<Arc<str>>,
 }
@@ -91,6 +97,8 @@ impl Refusal {
             fixed: fixed.into(),
             detail: None,
             allow: None,
+            retry_after: None,
+            scope: None,
             issuer: None,
         }
     }
@@ -156,6 +164,13 @@ impl Refusal {
         .with(Reason::Overloaded, None)
     }
 
+    /// There are as many requests inside as there may be.
+    #[must_use]
+    pub fn overloaded() -> Self {
+        let fixed = "the server has more requests than it can take; try again";
+        Self::new(Code::UNAVAILABLE, fixed).with(Reason::Overloaded, None)
+    }
+
     /// The connection ended before the body did.
     #[must_use]
     pub fn body_incomplete() -> Self {
@@ -200,6 +215,21 @@ impl Refusal {
         self.code.http.is_server_error()
     }
 
+    /// The rate limit that was reached, if it was that.
+    #[must_use]
+    pub const fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+
+    /// Says when to come back, unless that is said already or coming back would not help.
+    #[must_use]
+    pub fn retry_after(mut self, time: impl FnOnce() -> Duration) -> Self {
+        if self.code == Code::UNAVAILABLE || self.code == Code::RESOURCE_EXHAUSTED {
+            self.retry_after = self.retry_after.or_else(|| Some(time()));
+        }
+        self
+    }
+
     /// The message of the body.
     #[must_use]
     pub fn message(&self, detail: ErrorDetail) -> String {
@@ -223,13 +253,11 @@ impl Refusal {
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        let retry_after = match self.code.http {
-            StatusCode::SERVICE_UNAVAILABLE => Some("1"),
-            StatusCode::TOO_MANY_REQUESTS => Some("60"),
-            _ => None,
-        };
-        if let Some(seconds) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        let seconds = self.retry_after.map(|time| time.as_secs());
+        // Nobody is told to come back without being told when.
+        let is_passing = self.code.http == StatusCode::SERVICE_UNAVAILABLE;
+        if let Some(seconds) = seconds.or_else(|| is_passing.then_some(1)) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         let refused = Refused {
             grpc: self.code.grpc,
@@ -265,6 +293,17 @@ impl From<RequestError> for Refusal {
     }
 }
 
+impl From<Limited> for Refusal {
+    fn from(limited: Limited) -> Self {
+        let refusal = Self::new(Code::RESOURCE_EXHAUSTED, "too many requests");
+        Self {
+            retry_after: Some(limited.retry_after),
+            scope: Some(limited.scope),
+            ..refusal.with(Reason::RateLimited, limited.to_string())
+        }
+    }
+}
+
 impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
@@ -276,8 +315,15 @@ impl From<IssueError> for Refusal {
                 } else {
                     Code::INVALID_ARGUMENT
                 };
-                Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
+                let refusal = Self::new(code, text::TOKEN).with(error.reason(), error.to_string());
+                if error.reason() == Reason::RateLimited {
+                    // New issuers are counted by the minute.
+                    refusal.retry_after(|| Duration::from_secs(60))
+                } else {
+                    refusal
+                }
             }
+            IssueError::Limited(limited) => limited.into(),
             IssueError::Proof(error) => {
                 Self::new(Code::INVALID_ARGUMENT, error.stage().to_string())
                     .with(error.reason(), error.to_string())
@@ -303,6 +349,9 @@ impl From<IssueError> for Refusal {
                     "the CA certificate ends too soon to issue; the operator must rotate it"
                         .to_owned();
                 Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
+            IssueError::Authority(AuthorityError::TooBusy(error)) => {
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::Overloaded, error.to_string())
             }
             IssueError::Authority(_) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)

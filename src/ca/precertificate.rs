@@ -49,7 +49,7 @@ impl Authority {
         let poisoned = tbs.with_last_extension(POISON);
         let logged_tbs = without_extension(&poisoned, POISON_OID).map_err(malformed)?;
         let submission = Submission {
-            precertificate: self.sign(&poisoned).await?,
+            precertificate: self.sign_first(&poisoned).await?,
             tbs: logged_tbs,
             issuer_key_hash: self.issuer_key_hash,
             chain: Arc::clone(&self.chain),
@@ -76,7 +76,7 @@ impl Authority {
                 "the certificate differs from the logged precertificate".to_owned(),
             ));
         }
-        self.sign(&tbs).await
+        self.sign_again(&tbs).await
     }
 
     /// Signs a certificate that is in no log; only for a server that was started with `--no-ct`. DER.
@@ -87,7 +87,7 @@ impl Authority {
         &self,
         profile: &CertificateProfile,
     ) -> Result<Vec<u8>, AuthorityError> {
-        self.sign(&self.template.fill(profile).with_last_extension(&[]))
+        self.sign_first(&self.template.fill(profile).with_last_extension(&[]))
             .await
     }
 }

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("keys", &["metrics", "random", "x509"]),
     ("store", &["metrics", "reason", "random"]),
     ("fetch", &["reason"]),
+    ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
     ("identity", &["clock", "fetch", "random", "reason", "x509"]),
     (
@@ -31,7 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "metrics", "random", "reason", "x509",
+            "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
         ],
     ),
     ("trust", &["x509"]),
@@ -43,21 +44,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ca",
             "ctlog",
             "identity",
+            "limits",
             "metrics",
             "random",
             "readiness",
             "reason",
-            "x509",
             "store",
+            "x509",
         ],
     ),
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     // Layer 5: puts the parts together.
-    ("listener", &[]),
+    ("listener", &["limits"]),
     ("logging", &["clock"]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
-    ("config", &["api", "ca", "ctlog", "logging", "trust"]),
+    (
+        "config",
+        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+    ),
     (
         "instance",
         &[
@@ -75,15 +80,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "fetch",
             "identity",
             "keys",
+            "limits",
             "listener",
             "logging",
             "metrics",
-            "readiness",
-            "tlog",
             "random",
+            "readiness",
+            "store",
+            "tlog",
             "trust",
             "x509",
-            "store",
         ],
     ),
     (

@@ -1,1 +1,3 @@
 //! Rows O: the process and what is around it.
+
+mod load;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, ready};
 use mayfly::ctlog::{CtLog, SignedCertificateTimestamp, Submission, SubmitError};
@@ -9,7 +10,7 @@ use mayfly::keys::{SignError, SignatureAlgorithm, Signer};
 use mayfly::random::{Random, RandomError, SystemRandomness};
 use tokio::sync::watch;
 
-/// A key that can fail.
+/// A key that can fail, or take its time.
 #[derive(Debug)]
 pub(crate) struct WatchedKey {
     key: Arc<dyn Signer>,
@@ -17,6 +18,9 @@ pub(crate) struct WatchedKey {
     /// How many signatures it gives before it fails.
     left: AtomicU64,
     is_garbling: AtomicBool,
+    /// A device that makes one signature after the other, and how long each takes. `None`: a key in memory.
+    pace: Option<Duration>,
+    device: tokio::sync::Mutex<()>,
 }
 
 impl WatchedKey {
@@ -26,6 +30,16 @@ impl WatchedKey {
             signatures: AtomicU64::new(0),
             left: AtomicU64::new(u64::MAX),
             is_garbling: AtomicBool::new(false),
+            pace: None,
+            device: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The same key in a device that makes one signature after the other, each in this time.
+    pub(crate) fn paced(self, pace: Duration) -> Self {
+        Self {
+            pace: Some(pace),
+            ..self
         }
     }
 
@@ -59,6 +73,10 @@ impl Signer for WatchedKey {
         self.key.public_key_der()
     }
 
+    fn at_once(&self) -> Option<usize> {
+        self.pace.map(|_| 1)
+    }
+
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
         // Certificates are sequences; what the background checks sign is not, and must not count.
         let is_certificate = message.first() == Some(&0x30);
@@ -78,9 +96,12 @@ impl Signer for WatchedKey {
             .boxed();
         }
         let is_garbling = self.is_garbling.load(Ordering::Relaxed);
-        let signature = self.key.sign(message);
         async move {
-            let mut signature = signature.await?;
+            if let Some(pace) = self.pace {
+                let _device = self.device.lock().await;
+                tokio::time::sleep(pace).await;
+            }
+            let mut signature = self.key.sign(message).await?;
             if is_garbling && let Some(last) = signature.last_mut() {
                 *last ^= 1;
             }
@@ -128,6 +149,7 @@ impl Random for BreakableRandomness {
 pub(crate) struct WatchedLog {
     log: Arc<dyn CtLog>,
     submissions: AtomicU64,
+    waiting: AtomicU64,
     fault: Mutex<Option<fn() -> SubmitError>>,
     is_held: watch::Sender<bool>,
 }
@@ -137,6 +159,7 @@ impl WatchedLog {
         Self {
             log,
             submissions: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
             fault: Mutex::default(),
             is_held: watch::Sender::new(false),
         }
@@ -145,6 +168,11 @@ impl WatchedLog {
     /// How often something was submitted.
     pub(crate) fn submissions(&self) -> u64 {
         self.submissions.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for an answer.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Fails from now on.
@@ -163,6 +191,15 @@ impl WatchedLog {
     }
 }
 
+/// Counts one who waits, until it is dropped.
+struct Waits<'a>(&'a AtomicU64);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl CtLog for WatchedLog {
     fn name(&self) -> &str {
         self.log.name()
@@ -175,7 +212,10 @@ impl CtLog for WatchedLog {
         self.submissions.fetch_add(1, Ordering::Relaxed);
         let fault = *self.fault.lock().unwrap();
         let mut is_held = self.is_held.subscribe();
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.waiting);
         async move {
+            let _waits = waits;
             is_held
                 .wait_for(|is_held| !is_held)
                 .await

@@ -88,8 +88,9 @@ impl TestServer {
         on_fatal: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
         let resolver = Arc::new(SystemResolver);
-        Self::start_with_parts(
+        Self::start_among(
             resolver,
+            |key| key,
             |_| {},
             "",
             |config, environment, parts| {
@@ -116,11 +117,21 @@ impl TestServer {
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
     ) -> Self {
-        Self::start_with_parts(resolver, change, more_issuers, |_, _, _| {})
+        Self::start_among(resolver, |key| key, change, more_issuers, |_, _, _| {})
     }
 
-    fn start_with_parts(
+    /// Starts with another CA key.
+    pub(crate) fn start_with_key(
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let resolver = Arc::new(SystemResolver);
+        Self::start_among(resolver, change_key, change, "", |_, _, _| {})
+    }
+
+    fn start_among(
         resolver: Arc<dyn Resolver>,
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
         change_parts: impl FnOnce(&ServerConfig, &Environment, &mut Parts),
@@ -160,11 +171,13 @@ impl TestServer {
         let mut parts = Parts::load(&config, &environment, true).unwrap();
         change_parts(&config, &environment, &mut parts);
         let key = file::load(&config.ca_key, None, false).unwrap();
-        let key = Arc::new(WatchedKey::new(Arc::new(key)));
+        let key = Arc::new(change_key(WatchedKey::new(Arc::new(key))));
         let chain = Arc::clone(parts.authority.chain());
         // As with any key outside of the process: what it signs is verified.
         let authority = Authority::new(chain, Arc::clone(&key) as _, true, clock.now());
-        parts.authority = authority.now_or_never().unwrap().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
+        parts.authority = runtime.block_on(authority).unwrap();
         let log = parts
             .submit_to
             .take()
