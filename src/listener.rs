@@ -31,6 +31,10 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+mod pulse;
+
+pub use pulse::Pulse;
+
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
 const BACKLOG: i32 = 2048;
 /// Time for the first bytes that tell the protocol, for a TLS handshake, and for a request's head.
@@ -77,6 +81,8 @@ pub struct Listener {
     pub server: Server,
     /// To stop it.
     pub handle: ServerHandle,
+    /// To find out whether its threads work.
+    pub pulse: Pulse,
 }
 
 impl fmt::Debug for Listener {
@@ -111,9 +117,12 @@ where
         .disable_signals()
         .shutdown_timeout(config.shutdown_grace.as_secs());
     let stopping = builder.graceful_shutdown_signal();
+    let pulse = Pulse::default();
+    let beating = pulse.clone();
     let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
     let server = builder
         .listen(name, socket, move || {
+            beating.add_this_thread();
             let application = application()
                 .into_factory()
                 .map_err(|error| error.into().error_response());
@@ -144,6 +153,7 @@ where
     Ok(Listener {
         handle: server.handle(),
         server,
+        pulse,
     })
 }
 

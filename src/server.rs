@@ -26,12 +26,13 @@ use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
-use crate::listener::{self, ListenerConfig, TlsError};
+use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
+use crate::systemd::Supervisor;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 
@@ -255,6 +256,7 @@ pub struct Server {
     listener: ListenerConfig,
     trust: TrustMaterial,
     runtime: Runtime,
+    supervisor: Option<Supervisor>,
 }
 
 impl std::fmt::Debug for Server {
@@ -371,7 +373,14 @@ impl Server {
             listener,
             trust,
             runtime,
+            supervisor: None,
         })
+    }
+
+    /// Tells a supervisor when it serves, while it works, and when it stops.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// What clients of this server must trust.
@@ -405,10 +414,12 @@ impl Server {
             sockets,
             listener,
             runtime,
+            supervisor,
             trust: _,
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
         let is_stopping = Arc::clone(&api.is_stopping);
+        let sequenced = log.clone();
         let addresses = (
             sockets.api.local_addr().ok(),
             sockets.metrics.local_addr().ok(),
@@ -452,6 +463,13 @@ impl Server {
                 metrics_listen = metrics_address.map(tracing::field::display),
                 "serving"
             );
+            let mut watch = None;
+            if let Some(supervisor) = &supervisor {
+                supervisor.ready();
+                watch = supervisor
+                    .watch(fault_of(public.pulse, sequenced))
+                    .map_err(failed)?;
+            }
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
             let handles = [public.handle.clone(), metrics.handle.clone()];
@@ -459,12 +477,16 @@ impl Server {
                 stop.await;
                 is_stopping.store(true, Ordering::Relaxed);
                 tracing::info!(event = "stopping", "finishing the requests that have begun");
+                if let Some(supervisor) = supervisor {
+                    supervisor.stopping();
+                }
                 let [public, metrics] = handles;
                 public.stop(true).await;
                 metrics.stop(true).await;
             };
             let ((), public, metrics) =
                 futures_util::future::join3(stopping, public.server, metrics.server).await;
+            drop(watch);
             public.and(metrics).map_err(failed)
         });
         if let Some(log) = log {
@@ -474,6 +496,26 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_secs(1));
         tracing::info!(event = "stopped", "stopped");
         served
+    }
+}
+
+/// Finds out what in a server hangs, if anything: a thread that serves, or the log's sequencer.
+fn fault_of(
+    workers: Pulse,
+    log: Option<Arc<EmbeddedLog>>,
+) -> impl FnMut(Duration) -> Option<&'static str> + Send {
+    let mut last_step = 0;
+    move |timeout| {
+        let step = log.as_deref().map_or(0, |log| log.log().sequencer_steps());
+        let is_stuck = step == last_step && !step.is_multiple_of(2);
+        last_step = step;
+        if is_stuck {
+            Some("the log's sequencer hangs")
+        } else if !workers.is_felt_within(timeout) {
+            Some("a thread of the API hangs")
+        } else {
+            None
+        }
     }
 }
 

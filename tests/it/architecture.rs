@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 5: puts the parts together.
     ("listener", &[]),
     ("logging", &["clock"]),
+    ("systemd", &[]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
     ("config", &["api", "ca", "ctlog", "logging", "trust"]),
@@ -54,14 +55,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "server",
         &[
             "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "logging", "metrics", "random", "trust", "x509", "store",
+            "logging", "metrics", "random", "trust", "x509", "store", "systemd",
         ],
     ),
     (
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
-            "logging", "random", "server", "tlog", "trust", "x509", "store",
+            "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
