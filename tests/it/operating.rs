@@ -18,13 +18,13 @@ use crate::support::server::{EMAIL, TestServer, V2, members, test_keys};
 use crate::support::{HANG, wait_for};
 
 /// An instance that trusts an issuer which is reached while `host` runs.
-struct Trusting {
-    instance: Instance,
+pub(crate) struct Trusting {
+    pub(crate) instance: Instance,
     host: TestServer,
 }
 
 impl Trusting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let host = TestServer::start();
         let instance = Instance::new();
         let url = host.issuers.email().unwrap().url();
@@ -41,7 +41,7 @@ impl Trusting {
         issuer.token(claims, TestAlgorithm::Es256).unwrap()
     }
 
-    fn good_request(&self) -> Request {
+    pub(crate) fn good_request(&self) -> Request {
         Request::post(V2, TestKey::generate().v2(EMAIL).to_string())
             .bearer(&self.token(&TestClaims::email(EMAIL)))
     }
