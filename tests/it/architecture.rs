@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Layer 5: puts the parts together.
     ("listener", &[]),
-    ("logging", &["clock"]),
+    ("logging", &["clock", "identity"]),
     ("systemd", &[]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
