@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use crate::api::ct::LogSite;
 use crate::api::fulcio::Documents;
 use crate::api::observe::observe;
+use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
@@ -358,6 +359,7 @@ impl Server {
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
+            repeats: Repeats::default(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::clock::Clock;
 use crate::ctlog::{CtLog, SubmitError};
+use crate::identity::excerpt::Excerpt;
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
@@ -29,6 +30,8 @@ use request::{PermittedAlgorithms, ProofError, ProofOfPossession, SigningRequest
 pub struct FailedIssuance {
     /// The configured id of the issuer that the request's token is from, where there is one.
     pub issuer_id: Option<Arc<str>>,
+    /// The token's `iss`, where the token was refused and has one.
+    pub iss_claim: Option<Excerpt>,
     /// Why not.
     pub error: IssueError,
 }
@@ -37,6 +40,7 @@ impl From<RefusedToken> for FailedIssuance {
     fn from(refused: RefusedToken) -> Self {
         Self {
             issuer_id: refused.issuer_id,
+            iss_claim: refused.iss_claim,
             error: refused.error.into(),
         }
     }
@@ -114,7 +118,11 @@ impl CertificateAuthority {
         let identity = self.tokens.verify(request.token.as_str(), now).await?;
         let issuer_id = Some(Arc::clone(&identity.issuer_id));
         let issued = self.issue_to(identity, &request.proof, now).await;
-        issued.map_err(|error| FailedIssuance { issuer_id, error })
+        issued.map_err(|error| FailedIssuance {
+            issuer_id,
+            iss_claim: None,
+            error,
+        })
     }
 
     async fn issue_to(
