@@ -17,27 +17,44 @@ use crate::support::process::{Instance, Process, Running, copy_folder, mayfly, r
 use crate::support::server::{EMAIL, TestServer, V2, members, test_keys};
 use crate::support::{HANG, wait_for};
 
-/// An instance that trusts an issuer which is reached while `host` runs.
+/// An instance that trusts an issuer, which is reached while `host` runs.
 pub(crate) struct Trusting {
     pub(crate) instance: Instance,
-    host: TestServer,
+    issuer: String,
+    _host: Option<TestServer>,
 }
 
 impl Trusting {
     pub(crate) fn new() -> Self {
         let host = TestServer::start();
+        let url = host.issuers.email().unwrap().url().to_owned();
+        Self::of(url, Some(host))
+    }
+
+    /// One that trusts an issuer of which nobody can reach anything.
+    pub(crate) fn in_vain(url: &str) -> Self {
+        Self::of(url.to_owned(), None)
+    }
+
+    fn of(url: String, host: Option<TestServer>) -> Self {
         let instance = Instance::new();
-        let url = host.issuers.email().unwrap().url();
         instance.write_identity(&format!(
             "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    id: people\n"
         ));
-        Self { instance, host }
+        Self {
+            instance,
+            issuer: url,
+            _host: host,
+        }
     }
 
     /// A token of now.
-    fn token(&self, claims: &TestClaims) -> String {
-        let url = self.host.issuers.email().unwrap().url().to_owned();
-        let issuer = TestIssuer::new(url, Arc::clone(test_keys()), Arc::new(SystemClock));
+    pub(crate) fn token(&self, claims: &TestClaims) -> String {
+        let issuer = TestIssuer::new(
+            self.issuer.clone(),
+            Arc::clone(test_keys()),
+            Arc::new(SystemClock),
+        );
         issuer.token(claims, TestAlgorithm::Es256).unwrap()
     }
 
