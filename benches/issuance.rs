@@ -116,6 +116,7 @@ impl Stages {
             signer: Arc::new(InMemoryKey::generate(NewKey::P256).expect("a key").0),
             clock,
             random: Arc::clone(&random),
+            metrics: None,
             on_fatal: Arc::new(|why| eprintln!("the log failed: {why}")),
         };
         let url = url::Url::parse("https://ca.example.com").expect("a URL");

@@ -15,8 +15,9 @@ pub mod logging;
 pub mod server;
 pub mod systemd;
 
-// Layer 4: wire formats.
+// Layer 4: wire formats, and what they tell of the layers below.
 pub mod api;
+pub mod readiness;
 
 // Layer 3: what the product is for.
 pub mod ca;

@@ -19,21 +19,26 @@ use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard};
 use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
+use crate::ctlog::metered::MeteredLog;
 use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
+use crate::keys::metered::MeteredSigner;
 use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::random::Random;
+use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
+use crate::store::metered::MeteredStore;
 use crate::systemd::Supervisor;
+use crate::tlog::tree::sha256;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 
@@ -164,8 +169,12 @@ impl Sockets {
 pub struct Parts {
     /// What waits for other machines runs here: actix's workers each have a runtime of one thread.
     runtime: Runtime,
+    /// What happens is counted here.
+    pub metrics: Arc<Metrics>,
     /// Who may ask.
     pub issuers: Issuers,
+    /// The start of the SHA-256 of the identity file, hex.
+    config_digest: String,
     /// Who signs.
     pub authority: Authority,
     /// Our own log, which is served to its readers.
@@ -191,14 +200,19 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
-        let issuers = load_issuers(&config.identity_config, config.strict)?;
+        let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        let (issuers, config_digest) = load_issuers(&config.identity_config, config.strict)?;
         let passphrase = config
             .ca_key_password_file
             .as_deref()
             .map(Passphrase::from_file)
             .transpose()?;
-        let authority =
-            runtime.block_on(load_authority(config, passphrase.as_ref(), clock.as_ref()))?;
+        let authority = runtime.block_on(load_authority(
+            config,
+            passphrase.as_ref(),
+            clock.as_ref(),
+            &metrics,
+        ))?;
         let log = match &config.log {
             Some(settings) => {
                 let folder = log_folder(&config.data_dir);
@@ -216,12 +230,19 @@ impl Parts {
                     source,
                 };
                 let parts = EmbeddedLogParts {
-                    store: Arc::new(
-                        Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
-                    ),
-                    signer: Arc::new(key),
+                    store: Arc::new(MeteredStore::new(
+                        Arc::new(
+                            Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
+                        ),
+                        metrics.store("folder"),
+                    )),
+                    signer: Arc::new(MeteredSigner::new(
+                        Arc::new(key),
+                        metrics.signing("ct", "file"),
+                    )),
                     clock: Arc::clone(clock),
                     random: Arc::clone(random),
+                    metrics: Some(metrics.log(settings.name())),
                     on_fatal: Arc::new(stop_at_once),
                 };
                 let log = EmbeddedLog::open(settings.clone(), &parts).map_err(|source| {
@@ -241,7 +262,9 @@ impl Parts {
         };
         Ok(Self {
             runtime,
+            metrics: Arc::new(metrics),
             issuers,
+            config_digest,
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
@@ -300,7 +323,9 @@ impl Server {
         } = environment.clone();
         let Parts {
             runtime,
+            metrics,
             issuers,
+            config_digest,
             authority,
             log,
             submit_to,
@@ -312,6 +337,7 @@ impl Server {
             .transpose()?;
 
         let published = issuers.configuration();
+        let all_issuers = issuers.all().into_iter().map(Arc::clone).collect();
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
@@ -327,7 +353,7 @@ impl Server {
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
         let chain = Arc::clone(authority.chain());
-        let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        announce(&metrics, &chain, &published, &config_digest);
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
@@ -340,22 +366,36 @@ impl Server {
             .map(|certificate| certificate.public_key_der().to_vec())
             .chain(log.iter().map(|log| log.public_key_der().to_vec()))
             .collect::<Vec<_>>();
-        let ca = CertificateAuthority {
+        let submit_to = submit_to.map(|log| {
+            let counted = metrics.ct_log(log.name());
+            Arc::new(MeteredLog::new(log, counted)) as Arc<dyn CtLog>
+        });
+        let ca = Arc::new(CertificateAuthority {
             tokens,
             // Whoever proves to hold one of our own keys is no client.
             permitted: config.permitted.clone().reserving(own_keys),
             authority,
             log: submit_to,
+            clock_guard: ClockGuard::new(Arc::clone(&clock)),
             clock,
+            metrics: Arc::clone(&metrics),
             random: Arc::clone(&random),
+        });
+        let watched = Watched {
+            ca: Arc::clone(&ca),
+            log: log.clone(),
+            issuers: all_issuers,
+            config_digest,
         };
         let api = Arc::new(Api {
             documents: Documents::new(&chain, &published),
             ca,
+            readiness: Readiness::new(watched, Arc::clone(&metrics)),
+            dropped_log_lines: logging::dropped_lines,
             log: log
                 .clone()
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
-            metrics: Arc::new(metrics),
+            metrics,
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
@@ -432,6 +472,7 @@ impl Server {
             "http"
         };
 
+        let background = runtime.handle().clone();
         let served = actix_web::rt::System::new().block_on(async move {
             let (first, metrics_api) = (Arc::clone(&api), Arc::clone(&api));
             let public = listener::serve("api", sockets.api, &listener, move || {
@@ -474,6 +515,7 @@ impl Server {
             }
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
+            background.spawn(async move { first.readiness.watch().await });
             let handles = [public.handle.clone(), metrics.handle.clone()];
             let stopping = async move {
                 stop.await;
@@ -536,7 +578,7 @@ fn stop_at_once(what: &str) {
 ///
 /// # Errors
 /// With every finding that is an error; in strict mode, with the warnings too.
-pub fn load_issuers(path: &Path, is_strict: bool) -> Result<Issuers, ConfigError> {
+pub fn load_issuers(path: &Path, is_strict: bool) -> Result<(Issuers, String), ConfigError> {
     let text = read_limited(path, MAX_IDENTITY_BYTES)?;
     let name = path.display().to_string();
     let lines = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect();
@@ -548,13 +590,40 @@ pub fn load_issuers(path: &Path, is_strict: bool) -> Result<Issuers, ConfigError
     for warning in &warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    Ok(issuers)
+    let digest = sha256(&[text.as_bytes()]);
+    let digest = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    Ok((issuers, digest.collect()))
+}
+
+/// Sets the metrics that never change.
+fn announce(
+    metrics: &Metrics,
+    chain: &CertificateChain,
+    issuers: &[IssuerConfiguration],
+    config_digest: &str,
+) {
+    let wildcard = issuers.iter().filter(|issuer| issuer.is_wildcard).count();
+    metrics.configured_issuers(issuers.len() - wildcard, wildcard);
+    let unverified = issuers
+        .iter()
+        .filter(|issuer| issuer.skip_email_verification);
+    metrics.insecure_settings(unverified.count());
+    metrics.configuration("identity", config_digest);
+    for certificate in chain.certificates() {
+        let role = if certificate.fingerprint() == chain.root().fingerprint() {
+            "root"
+        } else {
+            "intermediate"
+        };
+        metrics.ca_certificate(role, certificate.not_after().unix_timestamp());
+    }
 }
 
 async fn load_authority(
     config: &ServerConfig,
     passphrase: Option<&Passphrase>,
     clock: &dyn Clock,
+    metrics: &Metrics,
 ) -> Result<Authority, StartError> {
     let chain = Arc::new(load_chain(config)?);
     let key = file::load(
@@ -563,6 +632,7 @@ async fn load_authority(
         config.allow_insecure_permissions,
     )?;
     // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
+    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", "file"));
     Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
 }
 
@@ -582,7 +652,7 @@ pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError>
 /// When a file cannot be read.
 pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError> {
     let issuers =
-        load_issuers(&config.identity_config, false).map(|issuers| issuers.configuration());
+        load_issuers(&config.identity_config, false).map(|(issuers, _)| issuers.configuration());
     let folder = log_folder(&config.data_dir);
     let log = config
         .log

@@ -18,6 +18,7 @@ use futures_util::FutureExt;
 use crate::ca::CertificateAuthority;
 use crate::metrics::{Metrics, Procedure};
 use crate::random::Random;
+use crate::readiness::Readiness;
 
 pub mod ct;
 pub mod fulcio;
@@ -49,7 +50,11 @@ pub enum ErrorDetail {
 #[derive(Debug)]
 pub struct Api {
     /// Issues.
-    pub ca: CertificateAuthority,
+    pub ca: Arc<CertificateAuthority>,
+    /// Whether it can.
+    pub readiness: Readiness,
+    /// How many log lines were lost since the start.
+    pub dropped_log_lines: fn() -> u64,
     /// The embedded log that is served, if there is one.
     pub log: Option<ct::LogSite>,
     /// Counts.
@@ -163,6 +168,7 @@ impl Api {
         );
         resource(routes, ops::HEALTHZ, "GET", web::get().to(ops::healthz));
         resource(routes, ops::LIVEZ, "GET", web::get().to(ops::healthz));
+        resource(routes, ops::READYZ, "GET", web::get().to(ops::readyz));
         resource(routes, ops::OPENAPI, "GET", web::get().to(ops::openapi));
         if let Some(log) = &self.log {
             ct::configure(routes, log);

@@ -313,6 +313,9 @@ impl From<IssueError> for Refusal {
             IssueError::Profile(ProfileError::Random(_)) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
             }
+            IssueError::Clock(_) => {
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, None)
+            }
             IssueError::Authority(AuthorityError::EndsTooSoon { .. }) => {
                 let detail =
                     "the CA certificate ends too soon to issue; the operator must rotate it"

@@ -102,9 +102,26 @@ impl Authority {
             chain,
         };
         authority.check_lifetime(now)?;
-        let signature = authority.signer.sign(START_UP_TEXT).await?;
-        authority.verify(START_UP_TEXT, &signature)?;
+        authority.check_key().await?;
         Ok(authority)
+    }
+
+    /// Signs a fixed text and verifies it: whether the key is there, and is the certificate's.
+    ///
+    /// # Errors
+    /// When the key does not sign, or its signature does not verify.
+    pub async fn check_key(&self) -> Result<(), SignError> {
+        let signature = self.signer.sign(START_UP_TEXT).await?;
+        self.verify(START_UP_TEXT, &signature)
+    }
+
+    /// Checks that the whole chain is valid at `now`, and will be for the life of a certificate.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_validity(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        self.chain.check_validity(now)?;
+        self.check_lifetime(now)
     }
 
     /// The chain, issuing CA first.

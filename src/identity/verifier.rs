@@ -11,7 +11,7 @@ use super::error::{RefusedToken, TokenError};
 use super::excerpt::Excerpt;
 use super::issuers::MatchedIssuer;
 use super::json::Object;
-use super::jwks::KeySource;
+use super::jwks::{KeySource, KeyStatus};
 use super::jws::UnverifiedToken;
 use super::{Identity, Issuers, claims};
 
@@ -72,6 +72,12 @@ impl TokenVerifier {
     fn find_issuer(&self, iss: &str) -> Result<MatchedIssuer, TokenError> {
         let found = self.issuers.load().lookup(iss);
         found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))
+    }
+
+    /// How the keys of every issuer stand that was asked for.
+    #[must_use]
+    pub fn key_status(&self) -> Vec<KeyStatus> {
+        self.keys.status()
     }
 
     /// Begins to fetch the keys of every issuer that is not a pattern, so that the first tokens need not wait.

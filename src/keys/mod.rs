@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 pub(crate) mod deterministic;
 pub mod file;
 pub mod memory;
+pub mod metered;
 
 pub use memory::InMemoryKey;
 

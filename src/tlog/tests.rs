@@ -135,6 +135,7 @@ impl Place {
                 },
                 heartbeat: Duration::from_secs(3600),
             },
+            metrics: None,
             on_fatal: Arc::new(move |why| fatal.lock().unwrap().push(why.to_owned())),
         }
     }

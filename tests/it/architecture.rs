@@ -12,21 +12,26 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &["reason"]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
-    ("keys", &["random", "x509"]),
-    ("store", &["reason", "random"]),
+    ("keys", &["metrics", "random", "x509"]),
+    ("store", &["metrics", "reason", "random"]),
     ("fetch", &["reason"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
     ("identity", &["clock", "fetch", "random", "reason", "x509"]),
-    ("tlog", &["clock", "keys", "random", "reason", "store"]),
+    (
+        "tlog",
+        &["clock", "keys", "metrics", "random", "reason", "store"],
+    ),
     // Layer 3: what the product is for.
     (
         "ctlog",
-        &["clock", "keys", "random", "reason", "store", "tlog", "x509"],
+        &[
+            "clock", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
+        ],
     ),
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "random", "reason", "x509",
+            "clock", "ctlog", "identity", "keys", "metrics", "random", "reason", "x509",
         ],
     ),
     ("trust", &["x509"]),
@@ -35,9 +40,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "ca", "ctlog", "identity", "metrics", "random", "reason", "x509", "store",
+            "ca",
+            "ctlog",
+            "identity",
+            "metrics",
+            "random",
+            "readiness",
+            "reason",
+            "x509",
+            "store",
         ],
     ),
+    ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     // Layer 5: puts the parts together.
     ("listener", &[]),
     ("logging", &["clock", "identity"]),
@@ -54,8 +68,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "logging", "metrics", "random", "trust", "x509", "store", "systemd",
+            "api",
+            "ca",
+            "clock",
+            "config",
+            "ctlog",
+            "fetch",
+            "identity",
+            "keys",
+            "listener",
+            "logging",
+            "metrics",
+            "readiness",
+            "tlog",
+            "random",
+            "trust",
+            "x509",
+            "store",
+            "systemd",
         ],
     ),
     (

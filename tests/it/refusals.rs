@@ -589,14 +589,14 @@ fn a_ca_that_ends_within_ten_minutes_issues_nothing() {
     let server = TestServer::start();
     let end = server.trust.chain.not_after();
 
-    server.clock.set(end - Duration::from_secs(600));
+    server.clock.move_to(end - Duration::from_secs(600));
     assert_eq!(
         server.send(&server.good_request()).status,
         200,
         "exactly as long as the CA"
     );
 
-    server.clock.set(end - Duration::from_secs(599));
+    server.clock.move_to(end - Duration::from_secs(599));
     let case = Case {
         request: server.good_request(),
         status: 503,
