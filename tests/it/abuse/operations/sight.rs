@@ -2,12 +2,14 @@
 
 use std::net::TcpStream;
 
+use mayfly::clock::Clock;
 use serde_json::Value;
 
 use crate::operating::Trusting;
 use crate::support::http::{self, Connection, Request};
 use crate::support::process::Process;
 use crate::support::server::TestServer;
+use crate::support::wait_for;
 
 #[test]
 fn a_panic_is_an_internal_error_of_one_request_alone() {
@@ -77,6 +79,48 @@ fn failures_that_repeat_are_written_ten_times_and_name_their_cause() {
         assert!(cause.contains("cannot be fetched"), "{cause}");
         assert!(line["request_id"].is_string());
     }
+}
+
+#[test]
+fn a_server_that_can_do_nothing_lives_and_says_what_is_missing() {
+    let server = TestServer::start();
+    server.issues("before anything breaks", &server.good_request());
+    let right = server.clock.now();
+    server.clock.set(right - time::Duration::HOUR);
+    server.key.fail_after(0);
+    let broken = ["ca_key", "clock", "ct:main"];
+    wait_for("every check that must fail", || {
+        let answer = server.get("/readyz");
+        let report = answer.json();
+        let checks = report["checks"].as_array().unwrap();
+        let has_failed = |name| {
+            let mut checks = checks.iter();
+            checks.any(|check| check["name"] == name && check["ok"] == false)
+        };
+        (answer.status == 503 && broken.into_iter().all(has_failed)).then_some(())
+    });
+    assert_eq!(server.metric("mayfly_ready"), 0);
+    for name in broken {
+        let series = format!(r#"mayfly_ready_check{{check="{name}"}}"#);
+        assert!(
+            server.metrics().contains(&format!("{series} 0\n")),
+            "{name}"
+        );
+    }
+    for address in [server.address, server.metrics_address] {
+        for path in ["/healthz", "/livez"] {
+            let answer = http::send(address, &Request::get(path));
+            let serving = "{\"status\":\"SERVING\"}\n";
+            assert_eq!((answer.status, answer.text()), (200, serving), "{path}");
+        }
+    }
+
+    server.clock.set(right);
+    server.key.fail_after(u64::MAX);
+    wait_for("a server that is ready again", || {
+        (server.get("/readyz").status == 200).then_some(())
+    });
+    server.issues("after all is mended", &server.good_request());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What surrounds the process: where its log lines go, names that do not resolve, its environment, its end by force.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mayfly::dev::oidc::TestClaims;
@@ -207,6 +208,14 @@ fn a_server_starts_without_names_and_says_whose_keys_it_cannot_have() {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert_eq!(answer.header("mayfly-reason"), Some("issuer_unavailable"));
     assert!(answer.header("retry-after").is_some());
+    let ready = wait_for("the check of the issuer", || {
+        let ready = http::send(process.address, &Request::get("/readyz")).json();
+        let checks = ready["checks"].as_array().unwrap().clone();
+        checks
+            .into_iter()
+            .find(|check| check["name"] == "issuer:people")
+    });
+    assert_eq!(ready["ok"], false, "{ready}");
     process.terminate();
     assert_eq!(process.end().0, 0);
 }
@@ -360,4 +369,61 @@ fn a_server_that_is_killed_while_it_issues_keeps_every_certificate_it_answered_w
     process.terminate();
     assert_eq!(process.end().0, 0);
     assert!(File::open(trusting.instance.high_water()).is_ok());
+}
+
+/// The content of every file in a folder, by its path.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_refused_and_left_as_it_is() {
+    let trusting = Trusting::new();
+    let instance = &trusting.instance;
+    let issue_one = || {
+        let process = Process::start(&mut instance.serve());
+        let answer = http::send(process.address, &trusting.good_request());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        process.terminate();
+        assert_eq!(process.end().0, 0);
+    };
+    issue_one();
+    let first_segments = instance.log().join("journal/0000000000000000.wal");
+    for (file, old, new) in [
+        (
+            instance.data_dir().join("state.json"),
+            &b"\"format\": 1"[..],
+            &b"\"format\": 2"[..],
+        ),
+        (
+            instance.log().join("log.json"),
+            b"\"format\": 1",
+            b"\"format\": 2",
+        ),
+        (first_segments, b"\0\0\0\x01", b"\0\0\0\x02"),
+    ] {
+        let before = std::fs::read(&file).unwrap();
+        let at = before.windows(old.len()).position(|part| part == old);
+        let at = at.unwrap_or_else(|| panic!("no format in {}", file.display()));
+        let mut newer = before.clone();
+        newer[at..at + new.len()].copy_from_slice(new);
+        std::fs::write(&file, newer).unwrap();
+        let data = contents(&instance.data_dir());
+
+        let outcome = run(&mut instance.serve());
+        assert_eq!(outcome.code, 3, "{}: {}", file.display(), outcome.stderr);
+        assert!(outcome.stderr.contains("newer"), "{}", outcome.stderr);
+        assert_eq!(contents(&instance.data_dir()), data, "{}", file.display());
+        std::fs::write(&file, before).unwrap();
+    }
+    issue_one();
 }
