@@ -13,6 +13,7 @@ pub mod instance;
 pub mod listener;
 pub mod logging;
 pub mod server;
+pub mod systemd;
 
 // Layer 4: wire formats, and what they tell of the layers below.
 pub mod api;

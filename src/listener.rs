@@ -33,6 +33,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::limits::ConnectionLimit;
 
+mod pulse;
+
+pub use pulse::Pulse;
+
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
 const BACKLOG: i32 = 2048;
 /// Time for the first bytes that tell the protocol, for a TLS handshake, and for a request's head.
@@ -84,6 +88,8 @@ pub struct Listener {
     pub server: Server,
     /// To stop it.
     pub handle: ServerHandle,
+    /// To find out whether its threads work.
+    pub pulse: Pulse,
 }
 
 impl fmt::Debug for Listener {
@@ -119,10 +125,13 @@ where
         .disable_signals()
         .shutdown_timeout(config.shutdown_grace.as_secs());
     let stopping = builder.graceful_shutdown_signal();
+    let pulse = Pulse::default();
+    let beating = pulse.clone();
     let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
     let by_address = Arc::clone(&config.by_address);
     let server = builder
         .listen(name, socket, move || {
+            beating.add_this_thread();
             let application = application()
                 .into_factory()
                 .map_err(|error| error.into().error_response());
@@ -156,6 +165,7 @@ where
     Ok(Listener {
         handle: server.handle(),
         server,
+        pulse,
     })
 }
 

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use crate::api::ct::LogSite;
 use crate::api::fulcio::Documents;
 use crate::api::observe::observe;
+use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
@@ -30,7 +31,7 @@ use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVer
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
-use crate::listener::{self, ListenerConfig, TlsError};
+use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
@@ -38,6 +39,7 @@ use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
+use crate::systemd::Supervisor;
 use crate::tlog::tree::sha256;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
@@ -298,6 +300,7 @@ pub struct Server {
     listener: ListenerConfig,
     trust: TrustMaterial,
     runtime: Runtime,
+    supervisor: Option<Supervisor>,
 }
 
 impl std::fmt::Debug for Server {
@@ -425,6 +428,7 @@ impl Server {
             long_bodies: Admission::new((LONG_BODIES_BYTES / config.max_body_bytes.max(1)).max(1)),
             rates,
             trusted_proxies: config.trusted_proxies.clone(),
+            repeats: Repeats::default(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {
@@ -446,7 +450,14 @@ impl Server {
             listener,
             trust,
             runtime,
+            supervisor: None,
         })
+    }
+
+    /// Tells a supervisor when it serves, while it works, and when it stops.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// What clients of this server must trust.
@@ -480,10 +491,12 @@ impl Server {
             sockets,
             listener,
             runtime,
+            supervisor,
             trust: _,
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
         let is_stopping = Arc::clone(&api.is_stopping);
+        let sequenced = log.clone();
         let addresses = (
             sockets.api.local_addr().ok(),
             sockets.metrics.local_addr().ok(),
@@ -530,6 +543,13 @@ impl Server {
                 metrics_listen = metrics_address.map(tracing::field::display),
                 "serving"
             );
+            let mut watch = None;
+            if let Some(supervisor) = &supervisor {
+                supervisor.ready();
+                watch = supervisor
+                    .watch(fault_of(public.pulse, sequenced))
+                    .map_err(failed)?;
+            }
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
             background.spawn(async move { first.readiness.watch().await });
@@ -538,12 +558,16 @@ impl Server {
                 stop.await;
                 is_stopping.store(true, Ordering::Relaxed);
                 tracing::info!(event = "stopping", "finishing the requests that have begun");
+                if let Some(supervisor) = supervisor {
+                    supervisor.stopping();
+                }
                 let [public, metrics] = handles;
                 public.stop(true).await;
                 metrics.stop(true).await;
             };
             let ((), public, metrics) =
                 futures_util::future::join3(stopping, public.server, metrics.server).await;
+            drop(watch);
             public.and(metrics).map_err(failed)
         });
         if let Some(log) = log {
@@ -579,6 +603,26 @@ fn max_connections(asked: usize) -> Result<usize, StartError> {
         );
     }
     Ok(possible.min(asked))
+}
+
+/// Finds out what in a server hangs, if anything: a thread that serves, or the log's sequencer.
+fn fault_of(
+    workers: Pulse,
+    log: Option<Arc<EmbeddedLog>>,
+) -> impl FnMut(Duration) -> Option<&'static str> + Send {
+    let mut last_step = 0;
+    move |timeout| {
+        let step = log.as_deref().map_or(0, |log| log.log().sequencer_steps());
+        let is_stuck = step == last_step && !step.is_multiple_of(2);
+        last_step = step;
+        if is_stuck {
+            Some("the log's sequencer hangs")
+        } else if !workers.is_felt_within(timeout) {
+            Some("a thread of the API hangs")
+        } else {
+            None
+        }
+    }
 }
 
 /// A log that cannot be trusted to have written must not sign again in this process, whatever a later write says.

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout_at;
 
-use crate::api::outcome::Refusal;
+use crate::api::outcome::{ForLog, Refusal};
 use crate::api::request::{self, RequestError};
-use crate::api::{Api, DEADLINE, respond};
+use crate::api::{Api, DEADLINE, respond, survive};
 use crate::ca::request::SigningRequest;
 use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
@@ -155,7 +155,8 @@ pub(super) async fn issue(
 ) -> Result<IssuedCertificate, Refusal> {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + DEADLINE);
-    let result = serve(api, head, body, decode, deadline).await;
+    let result = survive(api, serve(api, head, body, decode, deadline)).await;
+    let result = result.and_then(|served| served);
     match &result {
         Ok(issued) => {
             let counted = Issued {
@@ -210,18 +211,20 @@ async fn serve(
     let request = decode(&body, tokens)?;
     match timeout_at(deadline, api.ca.issue(request)).await {
         Ok(Ok(issued)) => Ok(issued),
-        Ok(Err(FailedIssuance { issuer_id, error })) => {
+        Ok(Err(FailedIssuance {
+            issuer_id,
+            iss_claim,
+            error,
+        })) => {
             let text = chain_of(&error);
-            let refusal = Refusal::from(error).of_issuer(issuer_id);
-            if refusal.is_our_fault() {
-                // What the client must not read is written here, once, with its causes.
-                tracing::error!(
-                    event = "issuance_failed",
-                    error = text,
-                    "no certificate could be issued"
-                );
-            }
-            Err(refusal)
+            let refusal = Refusal::from(error);
+            let for_log = ForLog {
+                issuer: issuer_id,
+                iss_claim,
+                // What the client must not read stands in the log line, with its causes.
+                error: refusal.is_our_fault().then_some(text),
+            };
+            Err(refusal.with_log(for_log))
         }
         Err(_) => Err(Refusal::deadline()),
     }

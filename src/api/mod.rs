@@ -2,14 +2,20 @@
 //!
 //! [`Api::configure`] is the list of routes. [`observe`] wraps them all: request id, CORS, deadline, metrics, log line.
 
+use std::future::Future;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
-use actix_web::{HttpRequest, HttpResponse, Route, web};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{Error, HttpRequest, HttpResponse, Route, web};
+use futures_util::FutureExt;
 
 use crate::ca::CertificateAuthority;
 use crate::limits::{self, Admission, Networks, RateLimiter};
@@ -23,6 +29,7 @@ pub mod fulcio_legacy;
 pub mod observe;
 pub mod ops;
 pub mod outcome;
+pub mod repeats;
 pub mod request;
 
 use outcome::Refusal;
@@ -69,6 +76,8 @@ pub struct Api {
     pub rates: Arc<RateLimiter>,
     /// Whose word about the client's address is taken.
     pub trusted_proxies: Networks,
+    /// Which failures were logged lately.
+    pub repeats: repeats::Repeats,
     /// Set when the server begins to stop: health checks fail from then on.
     pub is_stopping: Arc<AtomicBool>,
     /// Answers that are the same for the life of the process.
@@ -221,8 +230,41 @@ fn resource(routes: &mut web::ServiceConfig, path: &str, allow: &'static str, ro
     routes.service(
         web::resource(path)
             .route(route)
-            .default_service(web::to(others)),
+            .default_service(web::to(others))
+            .wrap(from_fn(guard)),
     );
+}
+
+/// The middleware around every route: a panic in it is answered, and ends neither the worker nor its other connections.
+async fn guard<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let head = request.request().clone();
+    let Some(api) = head.app_data::<web::Data<Api>>().cloned() else {
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_left_body);
+    };
+    match survive(&api, next.call(request)).await {
+        Ok(answered) => answered.map(ServiceResponse::map_into_left_body),
+        Err(refusal) => {
+            let response = refusal.into_response(api.error_detail);
+            Ok(ServiceResponse::new(head, response.map_into_right_body()))
+        }
+    }
+}
+
+/// Counts a panic, and turns it into a refusal: one request that meets a defect must not take others with it.
+///
+/// What the future shares with others is behind locks that outlive a panic, or was not begun to be changed.
+async fn survive<T>(api: &Api, future: impl Future<Output = T>) -> Result<T, Refusal> {
+    let result = AssertUnwindSafe(future).catch_unwind().await;
+    result.map_err(|_| {
+        api.metrics.panicked();
+        Refusal::internal()
+    })
 }
 
 /// A method in lower case, as the inherited metrics have it; `other` for what HTTP does not know.

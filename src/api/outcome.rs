@@ -6,8 +6,8 @@ use actix_web::HttpResponse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::{ConnectionType, StatusCode};
 
 use crate::api::ErrorDetail;
 use crate::api::request::RequestError;
@@ -16,6 +16,7 @@ use crate::ca::authority::AuthorityError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
+use crate::identity::excerpt::Excerpt;
 use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 
@@ -70,8 +71,19 @@ pub struct Refusal {
     retry_after: Option<Duration>,
     /// The rate limit that was reached.
     scope: Option<Scope>,
+    /// What the log says of it beyond that.
+    for_log: ForLog,
+}
+
+/// What only operators read of a refusal.
+#[derive(Clone, Debug, Default)]
+pub struct ForLog {
     /// The configured id of the issuer, where the request came that far.
-    issuer: Option<Arc<str>>,
+    pub issuer: Option<Arc<str>>,
+    /// The token's `iss`, where the token was refused and has one.
+    pub iss_claim: Option<Excerpt>,
+    /// What failed on our side, with its causes.
+    pub error: Option<String>,
 }
 
 /// What the access log and the metrics want to know of a refusal; travels with the response.
@@ -83,8 +95,8 @@ pub struct Refused {
     pub reason: Option<Reason>,
     /// What was wrong, for the log.
     pub detail: Option<String>,
-    /// The configured id of the issuer, where the request came that far.
-    pub issuer: Option<Arc<str>>,
+    /// What only operators read.
+    pub for_log: ForLog,
 }
 
 impl Refusal {
@@ -99,7 +111,7 @@ impl Refusal {
             allow: None,
             retry_after: None,
             scope: None,
-            issuer: None,
+            for_log: ForLog::default(),
         }
     }
 
@@ -190,17 +202,23 @@ impl Refusal {
         Self::new(Code::UNAVAILABLE, "the server is stopping").with(Reason::ShuttingDown, None)
     }
 
-    /// Names the configured issuer that the request belongs to.
+    /// The handling of the request ended in a panic: a defect of ours.
     #[must_use]
-    pub fn of_issuer(mut self, issuer: Option<Arc<str>>) -> Self {
-        self.issuer = issuer;
+    pub fn internal() -> Self {
+        Self::new(Code::INTERNAL, "internal error").with(Reason::Internal, None)
+    }
+
+    /// Adds what only operators read.
+    #[must_use]
+    pub fn with_log(mut self, for_log: ForLog) -> Self {
+        self.for_log = for_log;
         self
     }
 
     /// The configured id of the issuer, or `unknown`: the label of the metrics.
     #[must_use]
     pub fn issuer_label(&self) -> &str {
-        self.issuer.as_deref().unwrap_or("unknown")
+        self.for_log.issuer.as_deref().unwrap_or("unknown")
     }
 
     /// Why.
@@ -259,11 +277,17 @@ impl Refusal {
         if let Some(seconds) = seconds.or_else(|| is_passing.then_some(1)) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.reason == Some(Reason::Internal) {
+            // Whatever went wrong, it ends with this connection.
+            response
+                .head_mut()
+                .set_connection_type(ConnectionType::Close);
+        }
         let refused = Refused {
             grpc: self.code.grpc,
             reason: self.reason,
             detail: self.detail,
-            issuer: self.issuer,
+            for_log: self.for_log,
         };
         response.extensions_mut().insert(refused);
         response

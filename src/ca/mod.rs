@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::clock::{Clock, ClockGuard, ClockWasSet};
 use crate::ctlog::{CtLog, SubmitError};
+use crate::identity::excerpt::Excerpt;
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
 use crate::limits::{Limited, RateLimiter};
 use crate::metrics::{Metrics, Stage};
@@ -34,14 +35,28 @@ use request::{PermittedAlgorithms, ProofError, ProofOfPossession, SigningRequest
 pub struct FailedIssuance {
     /// The configured id of the issuer that the request's token is from, where there is one.
     pub issuer_id: Option<Arc<str>>,
+    /// The token's `iss`, where the token was refused and has one.
+    pub iss_claim: Option<Excerpt>,
     /// Why not.
     pub error: IssueError,
+}
+
+impl FailedIssuance {
+    /// A failure that is not the token's.
+    const fn new(issuer_id: Option<Arc<str>>, error: IssueError) -> Self {
+        Self {
+            issuer_id,
+            iss_claim: None,
+            error,
+        }
+    }
 }
 
 impl From<RefusedToken> for FailedIssuance {
     fn from(refused: RefusedToken) -> Self {
         Self {
             issuer_id: refused.issuer_id,
+            iss_claim: refused.iss_claim,
             error: refused.error.into(),
         }
     }
@@ -128,17 +143,15 @@ impl CertificateAuthority {
         request: SigningRequest,
     ) -> Result<IssuedCertificate, FailedIssuance> {
         let mut steps = Steps::new(&self.metrics);
-        let now = self.clock_guard.now().map_err(|error| FailedIssuance {
-            issuer_id: None,
-            error: error.into(),
-        })?;
+        let now = self.clock_guard.now();
+        let now = now.map_err(|error| FailedIssuance::new(None, error.into()))?;
         let identity = self.tokens.verify(request.token.as_str(), now).await?;
         steps.done(Stage::Token);
         let issuer_id = Some(Arc::clone(&identity.issuer_id));
         let issued = self
             .issue_to(identity, &request.proof, now, &mut steps)
             .await;
-        issued.map_err(|error| FailedIssuance { issuer_id, error })
+        issued.map_err(|error| FailedIssuance::new(issuer_id, error))
     }
 
     async fn issue_to(

@@ -13,6 +13,7 @@ use super::Failure;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::logging;
 use crate::server::{Environment, Server, Sockets};
+use crate::systemd::Supervisor;
 
 /// The arguments of `mayfly serve`.
 #[derive(Args, Debug)]
@@ -46,7 +47,9 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     let stop = stop_signal(&[SignalKind::hangup(), SignalKind::user_defined1()])?;
     let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
     let server = Server::new(&config, sockets, environment, false)?;
-    server.run(None, stop)?;
+    server
+        .supervised_by(Supervisor::from_environment())
+        .run(None, stop)?;
     Ok(())
 }
 

@@ -282,6 +282,8 @@ struct Shared {
     /// What readers see; nothing before the first checkpoint of this process.
     view: ArcSwapOption<View>,
     tip_size: AtomicU64,
+    /// Odd while the sequencer works on what it took from the queue.
+    sequencer_steps: AtomicU64,
     /// The newest timestamp in the journal or in a checkpoint.
     newest_timestamp: AtomicU64,
     /// Set once; nothing is written after it.
@@ -422,6 +424,13 @@ impl Log {
     #[must_use]
     pub fn tip_size(&self) -> u64 {
         self.shared.tip_size.load(Ordering::Acquire)
+    }
+
+    /// Counts how often the sequencer has begun or ended to work on what it took: odd while it does. The same odd number,
+    /// much later, is a sequencer that hangs.
+    #[must_use]
+    pub fn sequencer_steps(&self) -> u64 {
+        self.shared.sequencer_steps.load(Ordering::Relaxed)
     }
 
     /// Whether the log takes entries now.
@@ -578,6 +587,7 @@ impl Shared {
             parts,
             view: ArcSwapOption::empty(),
             tip_size: AtomicU64::new(0),
+            sequencer_steps: AtomicU64::new(0),
             newest_timestamp: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -591,6 +601,11 @@ impl Shared {
         if !self.has_failed.swap(true, Ordering::AcqRel) {
             (self.parts.on_fatal)(why);
         }
+    }
+
+    /// The sequencer begins or ends to work on a batch.
+    fn step(&self) {
+        self.sequencer_steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn has_failed(&self) -> bool {

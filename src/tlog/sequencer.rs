@@ -61,6 +61,7 @@ impl Sequencer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut received = Vec::with_capacity(MAX_ENTRIES);
         while queue.blocking_recv_many(&mut received, MAX_ENTRIES) > 0 {
+            self.shared.step();
             gather(&mut queue, &mut received);
             // Who stopped waiting has told its client that there is no certificate.
             let waiting = received
@@ -84,6 +85,7 @@ impl Sequencer {
                     }
                 }
             }
+            self.shared.step();
         }
     }
 

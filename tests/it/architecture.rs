@@ -56,7 +56,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     // Layer 5: puts the parts together.
     ("listener", &["limits"]),
-    ("logging", &["clock"]),
+    ("logging", &["clock", "identity"]),
+    ("systemd", &[]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
     (
@@ -90,13 +91,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tlog",
             "trust",
             "x509",
+            "systemd",
         ],
     ),
     (
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
-            "logging", "random", "server", "tlog", "trust", "x509", "store",
+            "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

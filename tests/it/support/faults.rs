@@ -180,6 +180,11 @@ impl WatchedLog {
         *self.fault.lock().unwrap() = Some(fault);
     }
 
+    /// Does not fail any more.
+    pub(crate) fn mend(&self) {
+        *self.fault.lock().unwrap() = None;
+    }
+
     /// Does not answer until it is let go.
     pub(crate) fn hold(&self) {
         self.is_held.send_replace(true);
