@@ -66,7 +66,7 @@ pub struct Refusal {
     detail: Option<String>,
     allow: Option<&'static str>,
     /// What the log says of it beyond that.
-    for_log: ForLog,
+    for_log: Box<ForLog>,
 }
 
 /// What only operators read of a refusal.
@@ -90,7 +90,7 @@ pub struct Refused {
     /// What was wrong, for the log.
     pub detail: Option<String>,
     /// What only operators read.
-    pub for_log: ForLog,
+    pub for_log: Box<ForLog>,
 }
 
 impl Refusal {
@@ -103,7 +103,7 @@ impl Refusal {
             fixed: fixed.into(),
             detail: None,
             allow: None,
-            for_log: ForLog::default(),
+            for_log: Box::default(),
         }
     }
 
@@ -196,7 +196,7 @@ impl Refusal {
     /// Adds what only operators read.
     #[must_use]
     pub fn with_log(mut self, for_log: ForLog) -> Self {
-        self.for_log = for_log;
+        self.for_log = Box::new(for_log);
         self
     }
 
