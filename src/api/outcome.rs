@@ -72,7 +72,7 @@ pub struct Refusal {
     /// The rate limit that was reached.
     scope: Option<Scope>,
     /// What the log says of it beyond that.
-    for_log: ForLog,
+    for_log: Box<ForLog>,
 }
 
 /// What only operators read of a refusal.
@@ -96,7 +96,7 @@ pub struct Refused {
     /// What was wrong, for the log.
     pub detail: Option<String>,
     /// What only operators read.
-    pub for_log: ForLog,
+    pub for_log: Box<ForLog>,
 }
 
 impl Refusal {
@@ -111,7 +111,7 @@ impl Refusal {
             allow: None,
             retry_after: None,
             scope: None,
-            for_log: ForLog::default(),
+            for_log: Box::default(),
         }
     }
 
@@ -211,7 +211,7 @@ impl Refusal {
     /// Adds what only operators read.
     #[must_use]
     pub fn with_log(mut self, for_log: ForLog) -> Self {
-        self.for_log = for_log;
+        self.for_log = Box::new(for_log);
         self
     }
 
