@@ -13,13 +13,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::keys::SignError;
+use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::store::{Store, StoreError};
@@ -91,6 +92,8 @@ pub struct LogParts {
     pub high_water: Option<PathBuf>,
     /// How long things take.
     pub timing: Timing,
+    /// What happens is counted here.
+    pub metrics: Option<LogMetrics>,
     /// Called once, with the reason, when the log cannot go on and the process has to end: what is on the disk is not
     /// known any more.
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
@@ -279,6 +282,8 @@ struct Shared {
     /// What readers see; nothing before the first checkpoint of this process.
     view: ArcSwapOption<View>,
     tip_size: AtomicU64,
+    /// Odd while the sequencer works on what it took from the queue.
+    sequencer_steps: AtomicU64,
     /// The newest timestamp in the journal or in a checkpoint.
     newest_timestamp: AtomicU64,
     /// Set once; nothing is written after it.
@@ -286,7 +291,23 @@ struct Shared {
     is_closed: AtomicBool,
     /// Whether publication has failed for too long.
     is_stalled: AtomicBool,
+    /// Whether the store had no room for the last batch.
+    is_store_full: AtomicBool,
 }
+
+/// How a log is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogHealth {
+    /// Why it takes no entries, if so.
+    pub writable: Result<(), AppendError>,
+    /// Why its store takes nothing, if so.
+    pub last_write_failed: Option<String>,
+}
+
+/// The blob that shows whether a store which was full takes something again.
+const PROBE: &str = "probe";
+/// About a small segment.
+const PROBE_BYTES: usize = 4096;
 
 impl Log {
     /// Creates an empty log, with its first checkpoint.
@@ -346,6 +367,26 @@ impl Log {
     /// # Errors
     /// See [`AppendError`].
     pub async fn append(&self, entry: Box<dyn Entry>) -> Result<Position, AppendError> {
+        let Some(metrics) = &self.shared.parts.metrics else {
+            return self.enqueue(entry).await;
+        };
+        let start = Instant::now();
+        metrics.pending_entries.inc();
+        // Also when the caller goes away.
+        let _waiting = OnDrop(|| metrics.pending_entries.dec());
+        let answer = self.enqueue(entry).await;
+        match &answer {
+            Ok(_) => {
+                metrics.appended.inc();
+                metrics.append_wait.observe(start.elapsed().as_secs_f64());
+            }
+            Err(AppendError::QueueFull) => metrics.overloaded.inc(),
+            Err(_) => metrics.append_failed.inc(),
+        }
+        answer
+    }
+
+    async fn enqueue(&self, entry: Box<dyn Entry>) -> Result<Position, AppendError> {
         self.shared.check_writable()?;
         let (done, answer) = oneshot::channel();
         {
@@ -385,12 +426,47 @@ impl Log {
         self.shared.tip_size.load(Ordering::Acquire)
     }
 
+    /// Counts how often the sequencer has begun or ended to work on what it took: odd while it does. The same odd number,
+    /// much later, is a sequencer that hangs.
+    #[must_use]
+    pub fn sequencer_steps(&self) -> u64 {
+        self.shared.sequencer_steps.load(Ordering::Relaxed)
+    }
+
     /// Whether the log takes entries now.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         queue.as_ref().is_some_and(|queue| !queue.is_closed())
             && self.shared.check_writable().is_ok()
+    }
+
+    /// Whether the log takes entries, and whether its store took the last ones.
+    ///
+    /// A store that was full is tried again here: nobody may send entries while the log is not ready.
+    #[must_use]
+    pub fn health(&self) -> LogHealth {
+        let is_stopping = || {
+            let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+            queue.is_none()
+        };
+        let writable = if is_stopping() {
+            Err(SHUTTING_DOWN)
+        } else {
+            self.shared.check_writable()
+        };
+        let shared = &self.shared;
+        let mut last_write_failed = None;
+        if shared.is_store_full.load(Ordering::Acquire) {
+            match shared.parts.store.put_mutable(PROBE, &[0; PROBE_BYTES]) {
+                Ok(()) => shared.is_store_full.store(false, Ordering::Release),
+                Err(error) => last_write_failed = Some(error.to_string()),
+            }
+        }
+        LogHealth {
+            writable,
+            last_write_failed,
+        }
     }
 
     /// Returns a tile as far as its entries are published; nothing for one that has not that many.
@@ -462,6 +538,15 @@ impl Drop for Log {
     }
 }
 
+/// Does something when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 impl Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
@@ -502,10 +587,12 @@ impl Shared {
             parts,
             view: ArcSwapOption::empty(),
             tip_size: AtomicU64::new(0),
+            sequencer_steps: AtomicU64::new(0),
             newest_timestamp: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
+            is_store_full: AtomicBool::new(false),
         }
     }
 
@@ -514,6 +601,11 @@ impl Shared {
         if !self.has_failed.swap(true, Ordering::AcqRel) {
             (self.parts.on_fatal)(why);
         }
+    }
+
+    /// The sequencer begins or ends to work on a batch.
+    fn step(&self) {
+        self.sequencer_steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn has_failed(&self) -> bool {

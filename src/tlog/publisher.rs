@@ -133,6 +133,12 @@ impl Publisher {
             store
                 .put_immutable(&path.to_string(), tile)
                 .map_err(PublishError::Store)?;
+            if let Some(metrics) = &self.shared.parts.metrics {
+                match path.kind() {
+                    TileKind::Hashes(_) => metrics.hash_tiles.wrote(tile.len()),
+                    TileKind::Data => metrics.data_tiles.wrote(tile.len()),
+                }
+            }
         }
         for (path, _) in &self.full {
             // Above a data tile lie all the tiles of hashes that it made full.
@@ -185,6 +191,11 @@ impl Publisher {
             .store
             .put_mutable(CHECKPOINT, checkpoint.as_bytes())
             .map_err(PublishError::Store)?;
+        if let Some(metrics) = &shared.parts.metrics {
+            metrics.checkpoints.wrote(checkpoint.len());
+            let seconds = i64::try_from(head.timestamp / 1000).unwrap_or(i64::MAX);
+            metrics.checkpoint_timestamp.set(seconds);
+        }
         self.remember(&checkpoint);
         shared.view.store(Some(Arc::new(View {
             checkpoint: checkpoint.into(),
@@ -279,6 +290,9 @@ impl Publisher {
                 Err(PublishError::Sign(error)) => Failing::note(&mut failing, now, &error),
                 Err(PublishError::Store(error)) => return self.shared.fail(&error.to_string()),
                 Err(PublishError::RootDiffers) => {
+                    if let Some(metrics) = &self.shared.parts.metrics {
+                        metrics.integrity_errors.inc();
+                    }
                     return self.shared.fail(
                         "two computations of the log's tree disagree: memory or disk is failing",
                     );

@@ -140,6 +140,7 @@ impl Place {
                 },
                 heartbeat: Duration::from_secs(3600),
             },
+            metrics: None,
             on_fatal: Arc::new(move |why| fatal.lock().unwrap().push(why.to_owned())),
         }
     }
@@ -374,6 +375,39 @@ fn an_entry_is_not_acknowledged_while_its_sync_is_held_back() {
         place.store.release_commits();
         assert_eq!(append.await.unwrap().index, 0);
     });
+}
+
+#[test]
+fn a_sequencer_that_hangs_stands_at_an_odd_step() {
+    let place = Place::created();
+    let log = place.open();
+    place.append(&log, "entry").unwrap();
+    let rest = wait_for_step(&log, |step| step.is_multiple_of(2));
+    place.store.hold_commits();
+    place.runtime.block_on(async {
+        let append = log.append(text("held back"));
+        let watch = async {
+            while log.sequencer_steps() == rest {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(log.sequencer_steps(), rest + 1);
+            place.store.release_commits();
+        };
+        let (answer, ()) = futures_util::future::join(append, watch).await;
+        answer.unwrap();
+    });
+    assert_eq!(wait_for_step(&log, |step| step != rest + 1), rest + 2);
+}
+
+/// The count of the sequencer's steps, once it is as wanted: it answers before it counts.
+fn wait_for_step(log: &Log, is_wanted: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        let step = log.sequencer_steps();
+        if is_wanted(step) {
+            return step;
+        }
+        thread::yield_now();
+    }
 }
 
 #[test]

@@ -92,13 +92,12 @@ fn check_answer(server: &TestServer, case: &Case, detail: ErrorDetail, answer: &
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let reason = (detail == ErrorDetail::Reason).then_some(case.reason);
     assert_eq!(answer.header("mayfly-reason"), reason, "{}", answer.text());
-    let retry_after = (case.status == 503).then_some("1");
-    assert_eq!(
-        answer.header("retry-after"),
-        retry_after,
-        "{}",
-        answer.text()
-    );
+    let retry_after = answer.header("retry-after");
+    let is_right = match case.status {
+        503 => matches!(retry_after, Some("1" | "2" | "3")),
+        _ => retry_after.is_none(),
+    };
+    assert!(is_right, "{retry_after:?}: {}", answer.text());
 }
 
 /// A request with a good token of these claims, and a good proof.
@@ -596,14 +595,14 @@ fn a_ca_that_ends_within_ten_minutes_issues_nothing() {
     let server = TestServer::start();
     let end = server.trust.chain.not_after();
 
-    server.clock.set(end - Duration::from_secs(600));
+    server.clock.move_to(end - Duration::from_secs(600));
     assert_eq!(
         server.send(&server.good_request()).status,
         200,
         "exactly as long as the CA"
     );
 
-    server.clock.set(end - Duration::from_secs(599));
+    server.clock.move_to(end - Duration::from_secs(599));
     let case = Case {
         request: server.good_request(),
         status: 503,
