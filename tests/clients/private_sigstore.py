@@ -125,9 +125,9 @@ def private_sigstore(issuer, tls=False, services=True, ed25519_log=False, settin
         port = free_port()
         server, tls_root, arguments = Server(f"http://127.0.0.1:{port}", ca), None, []
         if tls:
-            tls_root, key = tls_files(ca)
+            tls_root, certificate, key = tls_files(ca)
             server = Server(f"https://localhost:{port}", ca, ssl.create_default_context(cafile=tls_root))
-            arguments = ["--tls-cert", tls_root, "--tls-key", key]
+            arguments = ["--tls-cert", certificate, "--tls-key", key]
 
         succeed(binary(), "init", "--data-dir", data, "--public-url", server.url, "--no-password")
         people = f"{issuer.url}/dev/oidc"
@@ -202,23 +202,34 @@ def port_of(server):
 
 
 def tls_files(folder):
-    """A self-signed certificate for `localhost`, which is its own root, and its key: two PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    """A root, a certificate of it for `localhost`, and that one's key: three PEM files."""
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    root_name, name = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("TLS root", "localhost")
+    )
     now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(days=1))
+
+    def certificate(subject, public_key):
+        return (
+            x509.CertificateBuilder().subject_name(subject).issuer_name(root_name).public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=1)).not_valid_after(now + timedelta(days=1))
+        )
+
+    root = (
+        certificate(root_name, root_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    leaf = (
+        certificate(name, key.public_key())
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
     )
-    paths = folder / "tls.crt", folder / "tls.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].touch(mode=0o600)
-    paths[1].write_bytes(private_pem(key))
+    paths = folder / "tls-root.crt", folder / "tls.crt", folder / "tls.key"
+    for path, each in zip(paths, (root, leaf)):
+        path.write_bytes(each.sign(root_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    paths[2].touch(mode=0o600)
+    paths[2].write_bytes(private_pem(key))
     return paths
 
 
