@@ -25,6 +25,7 @@ use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 
 pub mod checkpoint;
+mod handover;
 pub mod journal;
 mod publisher;
 mod recovery;
@@ -33,6 +34,7 @@ pub mod tile;
 pub mod tree;
 
 use checkpoint::{CheckpointError, LogKey};
+use handover::handover;
 use journal::SegmentError;
 use publisher::{MAX_LAG, PublishError, View};
 use sequencer::{Pending, Sequencer};
@@ -301,16 +303,16 @@ impl Log {
         let mut publisher = recovered.publisher;
         publisher.publish()?;
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        let (committed, follow) = std::sync::mpsc::channel();
+        let (to_publisher, from_sequencer) = handover();
         let sequencer = Sequencer::new(
             Arc::clone(&shared),
             recovered.journal,
             recovered.tip,
-            committed,
+            to_publisher,
         );
         let threads = vec![
             shared.spawn("sequencer", move || sequencer.run(receiver))?,
-            shared.spawn("publisher", move || publisher.run(&follow))?,
+            shared.spawn("publisher", move || publisher.run(&from_sequencer))?,
         ];
         Ok(Self {
             shared,
