@@ -32,6 +32,7 @@ pub mod tlog;
 // Layer 1: the outside world and its formats.
 pub mod fetch;
 pub mod keys;
+pub mod limits;
 pub mod store;
 pub mod x509;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
 use crate::api::ct::LogSite;
@@ -29,10 +30,11 @@ use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
+use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
 use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
-use crate::metrics::Metrics;
-use crate::random::Random;
+use crate::metrics::{Metrics, RateScope};
+use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
@@ -44,6 +46,12 @@ use crate::x509::chain::{CertificateChain, ChainError};
 
 /// The largest identity file that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4 << 20;
+/// What bodies longer than those of clients may take of memory at the same time, in bytes.
+const LONG_BODIES_BYTES: usize = 16 << 20;
+/// Descriptors that are kept for the log, the keys, the issuers and the metrics.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// With fewer descriptors for connections a server is of no use.
+const FEWEST_CONNECTIONS: usize = 16;
 
 /// Where time, randomness and the addresses of other hosts come from.
 #[derive(Clone, Debug)]
@@ -181,6 +189,8 @@ pub struct Parts {
     pub log: Option<Arc<EmbeddedLog>>,
     /// Where precertificates go: to our own log. `None` with `--no-ct`.
     pub submit_to: Option<Arc<dyn CtLog>>,
+    /// Where serial numbers come from.
+    serials: Arc<dyn Random>,
 }
 
 impl Parts {
@@ -201,6 +211,8 @@ impl Parts {
             .build()
             .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        let serials = WatchedRandomness::new(Arc::clone(random))
+            .map_err(|error| StartError::System(error.to_string()))?;
         let (issuers, config_digest) = load_issuers(&config.identity_config, config.strict)?;
         let passphrase = config
             .ca_key_password_file
@@ -249,7 +261,14 @@ impl Parts {
                     let folder = folder.clone();
                     StartError::Log { folder, source }
                 })?;
-                log.store_issuers(authority.chain()).map_err(in_store)?;
+                match log.store_issuers(authority.chain()) {
+                    // They are stored before the first entry that needs them; until then the log can be read.
+                    Err(error) if error.is_passing() => tracing::error!(
+                        error = error.to_string(),
+                        "the CA's certificates cannot be stored in the log"
+                    ),
+                    stored => stored.map_err(in_store)?,
+                }
                 Some(Arc::new(log))
             }
             None => {
@@ -268,6 +287,7 @@ impl Parts {
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
+            serials: Arc::new(serials),
         })
     }
 }
@@ -329,6 +349,7 @@ impl Server {
             authority,
             log,
             submit_to,
+            serials,
         } = parts;
         let tls = config
             .tls
@@ -352,6 +373,9 @@ impl Server {
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
+        let rates = RateLimiter::new(&config.rate_limits, random.as_ref())
+            .map_err(|error| StartError::System(error.to_string()))?;
+        let rates = Arc::new(rates);
         let chain = Arc::clone(authority.chain());
         announce(&metrics, &chain, &published, &config_digest);
         let description = log.as_deref().map(|log| LogDescription {
@@ -372,6 +396,7 @@ impl Server {
         });
         let ca = Arc::new(CertificateAuthority {
             tokens,
+            rates: Arc::clone(&rates),
             // Whoever proves to hold one of our own keys is no client.
             permitted: config.permitted.clone().reserving(own_keys),
             authority,
@@ -379,7 +404,7 @@ impl Server {
             clock_guard: ClockGuard::new(Arc::clone(&clock)),
             clock,
             metrics: Arc::clone(&metrics),
-            random: Arc::clone(&random),
+            random: serials,
         });
         let watched = Watched {
             ca: Arc::clone(&ca),
@@ -395,16 +420,26 @@ impl Server {
             log: log
                 .clone()
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
-            metrics,
+            metrics: Arc::clone(&metrics),
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
             repeats: Repeats::default(),
+            admission: Admission::new(config.max_waiting),
+            long_bodies: Admission::new((LONG_BODIES_BYTES / config.max_body_bytes.max(1)).max(1)),
+            rates,
+            trusted_proxies: config.trusted_proxies.clone(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {
             tls,
             workers: config.workers,
+            max_connections: max_connections(config.max_connections)?,
+            by_address: ConnectionLimit::new(
+                config.max_connections_per_ip,
+                config.trusted_proxies.clone(),
+                move || metrics.rate_limited(RateScope::Connections),
+            ),
             idle_timeout: config.idle_timeout,
             shutdown_grace: config.shutdown_grace,
         };
@@ -488,6 +523,8 @@ impl Server {
             let private = ListenerConfig {
                 tls: None,
                 workers: 1,
+                max_connections: RESERVED_DESCRIPTORS / 4,
+                by_address: ConnectionLimit::new(0, Networks::default(), || {}),
                 idle_timeout: listener.idle_timeout,
                 shutdown_grace: Duration::from_secs(1),
             };
@@ -561,6 +598,31 @@ fn fault_of(
             None
         }
     }
+}
+
+/// How many connections there may be: as many as are asked for, as far as the system's limit of open files goes.
+fn max_connections(asked: usize) -> Result<usize, StartError> {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let possible = limit.saturating_sub(RESERVED_DESCRIPTORS);
+    if possible < FEWEST_CONNECTIONS.min(asked) {
+        return Err(StartError::System(format!(
+            "the limit of open files is {limit}; give {} or more (ulimit -n, LimitNOFILE): {RESERVED_DESCRIPTORS} for the \
+             log and what surrounds it, the others for connections",
+            RESERVED_DESCRIPTORS + FEWEST_CONNECTIONS
+        )));
+    }
+    if possible < asked {
+        tracing::warn!(
+            event = "descriptor_limit",
+            limit,
+            max_connections = possible,
+            "the limit of open files allows fewer connections than max-connections"
+        );
+    }
+    Ok(possible.min(asked))
 }
 
 /// A log that cannot be trusted to have written must not sign again in this process, whatever a later write says.

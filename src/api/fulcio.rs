@@ -25,6 +25,9 @@ pub const TRUST_BUNDLE: &str = "/api/v2/trustBundle";
 /// `GET`: the configured issuers.
 pub const CONFIGURATION: &str = "/api/v2/configuration";
 
+/// Octets of a body that every connection may have in memory. What clients send is shorter.
+const USUAL_BODY: usize = 8 << 10;
+
 /// Answers that are the same for the life of the process, made once.
 #[derive(Clone, Debug)]
 pub struct Documents {
@@ -176,6 +179,9 @@ pub(super) async fn issue(
                 refusal.is_our_fault(),
                 start.elapsed(),
             );
+            if let Some(scope) = refusal.scope() {
+                api.metrics.rate_limited(scope.into());
+            }
         }
     }
     result
@@ -189,9 +195,14 @@ async fn serve(
     decode: Decode,
     deadline: tokio::time::Instant,
 ) -> Result<IssuedCertificate, Refusal> {
+    if let Some(client) = api.client_address(head) {
+        api.rates.check_address(client, api.ca.clock.now())?;
+    }
     let body = timeout_at(deadline, read_body(api, head, body))
         .await
         .unwrap_or_else(|_| Err(Refusal::body_too_slow()))?;
+    // Whoever waits for the rest of a body takes no place: it costs an attacker nothing to send slowly.
+    let _admitted = api.admission.enter().ok_or_else(Refusal::overloaded)?;
     let tokens = head
         .headers()
         .get_all(AUTHORIZATION)
@@ -263,15 +274,17 @@ async fn read_body(
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(Refusal::body_too_large(limit));
     }
-    let mut bytes = Vec::with_capacity(
-        announced
-            .and_then(|length| usize::try_from(length).ok())
-            .unwrap_or(2048),
-    );
+    // What is only announced takes no memory.
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let mut bytes = Vec::with_capacity(announced.unwrap_or(2048).min(USUAL_BODY));
+    let mut long_body = None;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refusal::body_incomplete())?;
         if bytes.len() + chunk.len() > limit {
             return Err(Refusal::body_too_large(limit));
+        }
+        if long_body.is_none() && bytes.len() + chunk.len() > USUAL_BODY {
+            long_body = Some(api.long_bodies.enter().ok_or_else(Refusal::overloaded)?);
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -3,6 +3,7 @@
 //! [`Api::configure`] is the list of routes. [`observe`] wraps them all: request id, CORS, deadline, metrics, log line.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +12,13 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
+use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{Error, HttpResponse, Route, web};
+use actix_web::{Error, HttpRequest, HttpResponse, Route, web};
 use futures_util::FutureExt;
 
 use crate::ca::CertificateAuthority;
+use crate::limits::{self, Admission, Networks, RateLimiter};
 use crate::metrics::{Metrics, Procedure};
 use crate::random::Random;
 use crate::readiness::Readiness;
@@ -67,6 +70,14 @@ pub struct Api {
     pub max_body_bytes: usize,
     /// Which failures were logged lately.
     pub repeats: repeats::Repeats,
+    /// Requests for a certificate that are worked on, or wait within.
+    pub admission: Admission,
+    /// Bodies that are read at the same time and are longer than those of clients.
+    pub long_bodies: Admission,
+    /// How often an address may ask, and all of them.
+    pub rates: Arc<RateLimiter>,
+    /// Whose word about the client's address is taken.
+    pub trusted_proxies: Networks,
     /// Set when the server begins to stop: health checks fail from then on.
     pub is_stopping: Arc<AtomicBool>,
     /// Answers that are the same for the life of the process.
@@ -179,6 +190,31 @@ impl Api {
         }));
     }
 
+    /// The address that a request is counted and logged under. `None`: the connection is gone.
+    #[must_use]
+    pub fn client_address(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip();
+        let values = |name: HeaderName| {
+            let values: Vec<&str> = request
+                .headers()
+                .get_all(name)
+                // What is not text is no address either, and must not vanish from between those that are.
+                .map(|value| value.to_str().unwrap_or_default())
+                .collect();
+            values.into_iter()
+        };
+        Some(if self.trusted_proxies.is_empty() {
+            peer
+        } else {
+            limits::client_address(
+                peer,
+                &self.trusted_proxies,
+                values(X_FORWARDED_FOR),
+                values(FORWARDED),
+            )
+        })
+    }
+
     /// Whether the server has begun to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -250,5 +286,9 @@ pub fn method_label(method: &Method) -> &'static str {
 
 /// Makes a response of a result.
 fn respond(api: &Api, result: Result<HttpResponse, Refusal>) -> HttpResponse {
-    result.unwrap_or_else(|refusal| refusal.into_response(api.error_detail))
+    result.unwrap_or_else(|refusal| {
+        refusal
+            .retry_after(|| limits::retry_after(api.random.as_ref()))
+            .into_response(api.error_detail)
+    })
 }

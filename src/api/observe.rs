@@ -253,8 +253,9 @@ fn write_line(
     } = *observed;
     let duration_ms = duration.as_secs_f64() * 1000.0;
     let client_ip = request
-        .peer_addr()
-        .map(|peer| tracing::field::display(peer.ip()));
+        .app_data::<web::Data<Api>>()
+        .and_then(|api| api.client_address(request))
+        .map(tracing::field::display);
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)

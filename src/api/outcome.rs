@@ -4,6 +4,7 @@
 
 use actix_web::HttpResponse;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::http::{ConnectionType, StatusCode};
@@ -16,6 +17,7 @@ use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
 use crate::identity::excerpt::Excerpt;
+use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 
 /// The header that carries the reason code.
@@ -65,6 +67,10 @@ pub struct Refusal {
     /// What was wrong with this request; safe to show.
     detail: Option<String>,
     allow: Option<&'static str>,
+    /// When to come back.
+    retry_after: Option<Duration>,
+    /// The rate limit that was reached.
+    scope: Option<Scope>,
     /// What the log says of it beyond that.
     for_log: Box<ForLog>,
 }
@@ -103,6 +109,8 @@ impl Refusal {
             fixed: fixed.into(),
             detail: None,
             allow: None,
+            retry_after: None,
+            scope: None,
             for_log: Box::default(),
         }
     }
@@ -168,6 +176,13 @@ impl Refusal {
         .with(Reason::Overloaded, None)
     }
 
+    /// There are as many requests inside as there may be.
+    #[must_use]
+    pub fn overloaded() -> Self {
+        let fixed = "the server has more requests than it can take; try again";
+        Self::new(Code::UNAVAILABLE, fixed).with(Reason::Overloaded, None)
+    }
+
     /// The connection ended before the body did.
     #[must_use]
     pub fn body_incomplete() -> Self {
@@ -218,6 +233,21 @@ impl Refusal {
         self.code.http.is_server_error()
     }
 
+    /// The rate limit that was reached, if it was that.
+    #[must_use]
+    pub const fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+
+    /// Says when to come back, unless that is said already or coming back would not help.
+    #[must_use]
+    pub fn retry_after(mut self, time: impl FnOnce() -> Duration) -> Self {
+        if self.code == Code::UNAVAILABLE || self.code == Code::RESOURCE_EXHAUSTED {
+            self.retry_after = self.retry_after.or_else(|| Some(time()));
+        }
+        self
+    }
+
     /// The message of the body.
     #[must_use]
     pub fn message(&self, detail: ErrorDetail) -> String {
@@ -241,13 +271,11 @@ impl Refusal {
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        let retry_after = match self.code.http {
-            StatusCode::SERVICE_UNAVAILABLE => Some("1"),
-            StatusCode::TOO_MANY_REQUESTS => Some("60"),
-            _ => None,
-        };
-        if let Some(seconds) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        let seconds = self.retry_after.map(|time| time.as_secs());
+        // Nobody is told to come back without being told when.
+        let is_passing = self.code.http == StatusCode::SERVICE_UNAVAILABLE;
+        if let Some(seconds) = seconds.or_else(|| is_passing.then_some(1)) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.reason == Some(Reason::Internal) {
             // Whatever went wrong, it ends with this connection.
@@ -289,6 +317,17 @@ impl From<RequestError> for Refusal {
     }
 }
 
+impl From<Limited> for Refusal {
+    fn from(limited: Limited) -> Self {
+        let refusal = Self::new(Code::RESOURCE_EXHAUSTED, "too many requests");
+        Self {
+            retry_after: Some(limited.retry_after),
+            scope: Some(limited.scope),
+            ..refusal.with(Reason::RateLimited, limited.to_string())
+        }
+    }
+}
+
 impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
@@ -300,8 +339,15 @@ impl From<IssueError> for Refusal {
                 } else {
                     Code::INVALID_ARGUMENT
                 };
-                Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
+                let refusal = Self::new(code, text::TOKEN).with(error.reason(), error.to_string());
+                if error.reason() == Reason::RateLimited {
+                    // New issuers are counted by the minute.
+                    refusal.retry_after(|| Duration::from_secs(60))
+                } else {
+                    refusal
+                }
             }
+            IssueError::Limited(limited) => limited.into(),
             IssueError::Proof(error) => {
                 Self::new(Code::INVALID_ARGUMENT, error.stage().to_string())
                     .with(error.reason(), error.to_string())
@@ -311,7 +357,13 @@ impl From<IssueError> for Refusal {
                     .with(Reason::TemplateError, None)
             }
             IssueError::Profile(ProfileError::Random(_)) => {
-                Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
+                Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
+            }
+            IssueError::Authority(AuthorityError::NotYetValid { .. }) => {
+                let detail =
+                    "the CA certificate is not valid yet; the operator must check the clock"
+                        .to_owned();
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
             }
             IssueError::Clock(_) => {
                 Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, None)
@@ -321,6 +373,9 @@ impl From<IssueError> for Refusal {
                     "the CA certificate ends too soon to issue; the operator must rotate it"
                         .to_owned();
                 Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
+            IssueError::Authority(AuthorityError::TooBusy(error)) => {
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::Overloaded, error.to_string())
             }
             IssueError::Authority(_) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
@@ -334,13 +389,18 @@ impl From<IssueError> for Refusal {
                     ),
                     SubmitError::Timeout => (
                         Code::UNAVAILABLE,
-                        Reason::CtUnavailable,
+                        Reason::Overloaded,
                         "the log did not answer in time",
                     ),
                     SubmitError::Unavailable(_) => (
                         Code::UNAVAILABLE,
                         Reason::CtUnavailable,
                         "the log cannot take entries now",
+                    ),
+                    SubmitError::Store(_) => (
+                        Code::UNAVAILABLE,
+                        Reason::StoreUnavailable,
+                        "the log's store cannot be written",
                     ),
                     SubmitError::Rejected(_) => (
                         Code::INTERNAL,

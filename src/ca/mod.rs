@@ -11,6 +11,7 @@ use crate::clock::{Clock, ClockGuard, ClockWasSet};
 use crate::ctlog::{CtLog, SubmitError};
 use crate::identity::excerpt::Excerpt;
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
+use crate::limits::{Limited, RateLimiter};
 use crate::metrics::{Metrics, Stage};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
@@ -22,6 +23,8 @@ pub mod precertificate;
 pub mod profile;
 pub mod request;
 pub mod tbs;
+#[cfg(test)]
+mod tests;
 
 use authority::{Authority, AuthorityError};
 use profile::{CertificateProfile, ProfileError};
@@ -65,6 +68,9 @@ pub enum IssueError {
     /// The token does not prove an identity.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// There were too many requests of this identity or its issuer.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// The key, or the proof that the requester holds it, was refused.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -108,6 +114,8 @@ pub struct IssuedCertificate {
 pub struct CertificateAuthority {
     /// Who may ask.
     pub tokens: TokenVerifier,
+    /// How often an identity, or an issuer, may ask.
+    pub rates: Arc<RateLimiter>,
     /// Which keys and signatures clients may use.
     pub permitted: PermittedAlgorithms,
     /// Who signs.
@@ -153,6 +161,13 @@ impl CertificateAuthority {
         now: OffsetDateTime,
         steps: &mut Steps<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
+        let Identity {
+            issuer_id,
+            issuer,
+            subject,
+            ..
+        } = &identity;
+        self.rates.check_subject(issuer_id, issuer, subject, now)?;
         let key = proof.check(&identity, &self.permitted)?;
         steps.done(Stage::Proof);
         let key_label = key.label();

@@ -145,7 +145,7 @@ pub fn run() -> ExitCode {
     }
     let environment = Environment {
         clock: std::sync::Arc::new(SystemClock),
-        random: std::sync::Arc::new(SystemRandomness::default()),
+        random: std::sync::Arc::new(SystemRandomness),
         resolver: std::sync::Arc::new(SystemResolver),
     };
     let result = match cli.command {

@@ -494,7 +494,7 @@ impl EmbeddedLog {
             ));
         }
         self.store_issuers(&submission.chain)
-            .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
+            .map_err(|error| SubmitError::Store(error.to_string()))?;
         let submission = Arc::new(submission);
         let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
@@ -554,6 +554,7 @@ impl From<AppendError> for SubmitError {
             AppendError::Timeout => Self::Timeout,
             AppendError::NotAnEntry => Self::Rejected(error.to_string()),
             AppendError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            AppendError::Store(why) => Self::Store(why.to_owned()),
         }
     }
 }
@@ -705,6 +706,10 @@ impl EntryFormat for StaticCtFormat {
     fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         let leaf = TileLeaf::read(tile)?;
         tile.split_at_checked(tile.len() - leaf.rest.len())
+    }
+
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        TileLeaf::read(entry).map(|leaf| leaf.timestamp)
     }
 
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
@@ -862,7 +867,7 @@ mod tests {
         store.fail_next("issuer/", Fault::Before);
         let submission = golden_submission();
         let refusal = submit(&log, submission.clone()).unwrap_err();
-        assert!(matches!(refusal, SubmitError::Unavailable(_)), "{refusal}");
+        assert!(matches!(refusal, SubmitError::Store(_)), "{refusal}");
         assert_eq!(log.tip_size(), 0, "nothing is logged");
 
         submit(&log, submission.clone()).unwrap();

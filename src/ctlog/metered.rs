@@ -41,9 +41,9 @@ impl CtLog for MeteredLog {
                 Err(SubmitError::Timeout) => (SubmissionResult::Timeout, None),
                 Err(SubmitError::Rejected(_)) => (SubmissionResult::Rejected, None),
                 Err(SubmitError::BadSct(_)) => (SubmissionResult::BadSct, None),
-                Err(SubmitError::Overloaded | SubmitError::Unavailable(_)) => {
-                    (SubmissionResult::Unavailable, None)
-                }
+                Err(
+                    SubmitError::Overloaded | SubmitError::Store(_) | SubmitError::Unavailable(_),
+                ) => (SubmissionResult::Unavailable, None),
             };
             self.metrics.submitted(result, sct_millis, start.elapsed());
             answer

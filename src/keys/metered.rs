@@ -32,6 +32,10 @@ impl Signer for MeteredSigner {
         self.key.public_key_der()
     }
 
+    fn at_once(&self) -> Option<usize> {
+        self.key.at_once()
+    }
+
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
         let start = Instant::now();
         let mut signing = self.key.sign(message);

@@ -67,6 +67,9 @@ pub trait EntryFormat: Debug + Send + Sync {
     /// Cuts the first entry off the content of a data tile; nothing when there is no whole one.
     fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])>;
 
+    /// The time that `entry` says it was sequenced, milliseconds since 1970; nothing when it is malformed.
+    fn timestamp(&self, entry: &[u8]) -> Option<u64>;
+
     /// The hash of the leaf of `entry`; nothing when that is not exactly one well-formed entry for `position`.
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash>;
 }
@@ -163,10 +166,10 @@ pub enum LogError {
     },
     /// The tiles do not fit the journal.
     #[error(
-        "the log is damaged: its tiles do not fit segment {0} of its journal; with the process stopped, remove `state.json` \
-         and the folder `tile`: they are made again from the journal"
+        "the log is damaged: its tiles do not fit its journal ({0}); with the process stopped, remove `state.json` and the \
+         folder `tile`: they are made again from the journal"
     )]
-    Tiles(u64),
+    Tiles(String),
     /// Another process has locked the high-water mark.
     #[error(
         "the high-water file {} is in use by another process: that one runs this log, or this one is a copy of it; of two \
@@ -202,6 +205,7 @@ pub enum LogError {
 impl From<PublishError> for LogError {
     fn from(error: PublishError) -> Self {
         match error {
+            PublishError::Store(StoreError::Conflict(name)) => Self::Tiles(name),
             PublishError::Store(error) => error.into(),
             PublishError::Sign(error) => error.into(),
             PublishError::RootDiffers => {
@@ -242,9 +246,12 @@ pub enum AppendError {
     /// The entry is too large, or not of the form that the log takes.
     #[error("the entry is malformed, or larger than {} KiB", journal::MAX_ENTRY_BYTES >> 10)]
     NotAnEntry,
-    /// The log cannot write.
+    /// The log takes nothing now, for another reason than its store.
     #[error("the log cannot write: {0}")]
     Unavailable(&'static str),
+    /// The log's store cannot be written.
+    #[error("the log's store cannot be written: {0}")]
+    Store(&'static str),
 }
 
 impl AppendError {
@@ -252,8 +259,9 @@ impl AppendError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::QueueFull => Reason::Overloaded,
-            Self::Timeout | Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::QueueFull | Self::Timeout => Reason::Overloaded,
+            Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::Store(_) => Reason::StoreUnavailable,
             Self::NotAnEntry => Reason::CtRejected,
         }
     }
@@ -312,7 +320,8 @@ impl Log {
 
     /// Opens the log, verifies what its journal holds, publishes a checkpoint of it, and starts its threads.
     ///
-    /// While the clock is behind the log's newest timestamp, nothing is published and [`Self::checkpoint`] is empty.
+    /// While the clock is behind the log's newest timestamp, nothing is published and [`Self::checkpoint`] is empty. While
+    /// there is no room for a new checkpoint, readers see the stored one.
     ///
     /// # Errors
     /// See [`LogError`]; a log that may have been damaged or taken back in time is never continued.
@@ -320,7 +329,19 @@ impl Log {
         let shared = Arc::new(Shared::new(parts));
         let recovered = recovery::recover(&shared)?;
         let mut publisher = recovered.publisher;
-        publisher.publish()?;
+        match publisher.publish() {
+            Ok(_) => {}
+            Err(PublishError::Store(error)) if error.is_passing() => {
+                tracing::error!(
+                    error = error.to_string(),
+                    "the log cannot publish a checkpoint; until it can, readers see the last one"
+                );
+                if shared.view.load().is_none() {
+                    shared.view.store(recovered.published.map(Arc::new));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
         let (committed, follow) = std::sync::mpsc::channel();
         let sequencer = Sequencer::new(
@@ -450,8 +471,10 @@ impl Log {
 
     /// Returns a tile as far as its entries are published; nothing for one that has not that many.
     ///
+    /// A full tile is read from the store, and has been checked up to the root of the latest checkpoint.
+    ///
     /// # Errors
-    /// When the store fails or has lost a published tile.
+    /// When the store fails, has lost a published tile, or gives another back than was written.
     pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
         let view = self.shared.view.load();
         match view.as_ref() {
@@ -552,11 +575,11 @@ impl Nodes for Log {
 }
 
 const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down");
-const FAILED: AppendError = AppendError::Unavailable("its store failed");
+const FAILED: AppendError = AppendError::Store("it failed, and the process has to end");
 const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
 const CLOCK_BEHIND: AppendError =
     AppendError::Unavailable("the clock is behind the log's newest entry");
-const STALLED: AppendError = AppendError::Unavailable("its checkpoints cannot be published");
+const STALLED: AppendError = AppendError::Store("checkpoints cannot be published");
 
 impl Shared {
     fn new(parts: LogParts) -> Self {

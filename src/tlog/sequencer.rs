@@ -174,7 +174,7 @@ impl Sequencer {
             Ok(()) => self.shared.is_store_full.store(false, Ordering::Release),
             Err(error) if error.is_passing() => {
                 self.shared.is_store_full.store(true, Ordering::Release);
-                return Err(Refusal::Batch(AppendError::Unavailable(
+                return Err(Refusal::Batch(AppendError::Store(
                     "there is no space left, or too many files are open",
                 )));
             }

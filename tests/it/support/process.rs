@@ -169,6 +169,11 @@ impl Process {
         self.child.terminate();
     }
 
+    /// Whether it runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+
     /// Waits for the end, and returns the exit code with all lines of standard error.
     pub(crate) fn end(mut self) -> (i32, Vec<String>) {
         let code = self.child.code();
