@@ -424,11 +424,11 @@ impl Server {
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
-            repeats: Repeats::default(),
             admission: Admission::new(config.max_waiting),
             long_bodies: Admission::new((LONG_BODIES_BYTES / config.max_body_bytes.max(1)).max(1)),
             rates,
             trusted_proxies: config.trusted_proxies.clone(),
+            repeats: Repeats::default(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {
@@ -580,26 +580,6 @@ impl Server {
     }
 }
 
-/// Finds out what in a server hangs, if anything: a thread that serves, or the log's sequencer.
-fn fault_of(
-    workers: Pulse,
-    log: Option<Arc<EmbeddedLog>>,
-) -> impl FnMut(Duration) -> Option<&'static str> + Send {
-    let mut last_step = 0;
-    move |timeout| {
-        let step = log.as_deref().map_or(0, |log| log.log().sequencer_steps());
-        let is_stuck = step == last_step && !step.is_multiple_of(2);
-        last_step = step;
-        if is_stuck {
-            Some("the log's sequencer hangs")
-        } else if !workers.is_felt_within(timeout) {
-            Some("a thread of the API hangs")
-        } else {
-            None
-        }
-    }
-}
-
 /// How many connections there may be: as many as are asked for, as far as the system's limit of open files goes.
 fn max_connections(asked: usize) -> Result<usize, StartError> {
     let limit = getrlimit(Resource::Nofile).current;
@@ -623,6 +603,26 @@ fn max_connections(asked: usize) -> Result<usize, StartError> {
         );
     }
     Ok(possible.min(asked))
+}
+
+/// Finds out what in a server hangs, if anything: a thread that serves, or the log's sequencer.
+fn fault_of(
+    workers: Pulse,
+    log: Option<Arc<EmbeddedLog>>,
+) -> impl FnMut(Duration) -> Option<&'static str> + Send {
+    let mut last_step = 0;
+    move |timeout| {
+        let step = log.as_deref().map_or(0, |log| log.log().sequencer_steps());
+        let is_stuck = step == last_step && !step.is_multiple_of(2);
+        last_step = step;
+        if is_stuck {
+            Some("the log's sequencer hangs")
+        } else if !workers.is_felt_within(timeout) {
+            Some("a thread of the API hangs")
+        } else {
+            None
+        }
+    }
 }
 
 /// A log that cannot be trusted to have written must not sign again in this process, whatever a later write says.

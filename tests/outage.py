@@ -61,7 +61,8 @@ class Instance:
         self.data = data
         self.trust = folder / "trust"
         self.output = folder / "mayfly.log"
-        address = f"127.0.0.1:{server_port()}"
+        self.port = server_port()
+        address = f"127.0.0.1:{self.port}"
         self.server = Server(f"http://{address}", folder)
         listen = ("--listen", address, "--metrics-listen", "127.0.0.1:0")
         self.command = [binary(), *command, "--data-dir", data, *listen]
@@ -90,6 +91,7 @@ class Instance:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            await_free(self.port)
 
     @contextlib.contextmanager
     def serving(self):
@@ -102,6 +104,16 @@ class Instance:
         """A reader of the log. Make it while the server runs."""
         key = log_reader.Key.of((self.trust / "ctfe.pub").read_text())
         return log_reader.Memory(log_reader.Log(f"{self.server.url}/ct/main/"), key)
+
+
+def await_free(port):
+    """Waits for the end of a server that was not our own child: the system may still be at it."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return
+        holds(time.monotonic() < deadline, f"port {port} is not free after {HANG_SECONDS} s")
+        time.sleep(0.005)
 
 
 def await_healthy(server, process, output):

@@ -68,8 +68,6 @@ pub struct Api {
     pub error_detail: ErrorDetail,
     /// The largest body that is read, in octets.
     pub max_body_bytes: usize,
-    /// Which failures were logged lately.
-    pub repeats: repeats::Repeats,
     /// Requests for a certificate that are worked on, or wait within.
     pub admission: Admission,
     /// Bodies that are read at the same time and are longer than those of clients.
@@ -78,6 +76,8 @@ pub struct Api {
     pub rates: Arc<RateLimiter>,
     /// Whose word about the client's address is taken.
     pub trusted_proxies: Networks,
+    /// Which failures were logged lately.
+    pub repeats: repeats::Repeats,
     /// Set when the server begins to stop: health checks fail from then on.
     pub is_stopping: Arc<AtomicBool>,
     /// Answers that are the same for the life of the process.

@@ -662,9 +662,10 @@ impl Entry for PrecertificateEntry {
 }
 
 /// The entries of a static-ct-api log that holds precertificates alone.
-#[derive(Debug)]
-struct StaticCtFormat {
-    sct_extensions: SctExtensions,
+#[derive(Clone, Copy, Debug)]
+pub struct StaticCtFormat {
+    /// What the log's timestamps carry: an entry must carry the same.
+    pub sct_extensions: SctExtensions,
 }
 
 /// The parts of a `TileLeaf`.

@@ -13,6 +13,7 @@
 mod abuse;
 mod answers;
 mod architecture;
+mod corpora;
 mod description;
 mod documents;
 mod listening;

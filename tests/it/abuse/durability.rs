@@ -283,7 +283,7 @@ fn paths_that_name_nothing_published_never_reach_the_store() {
         store: Arc::clone(&store) as _,
         signer: Arc::new(InMemoryKey::generate(NewKey::P256).unwrap().0),
         clock: Arc::new(FixedClock::at(NOW)),
-        random: Arc::new(SystemRandomness::default()),
+        random: Arc::new(SystemRandomness),
         metrics: None,
         on_fatal: Arc::new(|why| panic!("{why}")),
     };
