@@ -49,7 +49,17 @@ pub fn certificate(input: &[u8]) -> bool {
         Err(error) => {
             check_message(&error);
             let (San::Email(name) | San::Uri(name)) = &identity.san;
-            assert!(identity.issuer.is_empty() || !name.is_ascii(), "{error}");
+            let values = [name, &identity.issuer, &identity.subject].into_iter();
+            let values = values.chain(FACTS.iter().filter_map(|fact| identity.build.get(*fact)));
+            let octets: usize = values.clone().map(|value| value.len()).sum();
+            let has_controls = values
+                .clone()
+                .any(|value| value.chars().any(char::is_control));
+            let is_refusable = identity.issuer.is_empty()
+                || !name.is_ascii()
+                || has_controls
+                || octets > MAX_IDENTITY_OCTETS / 4;
+            assert!(is_refusable, "{error}");
             return false;
         }
     };

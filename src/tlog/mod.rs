@@ -26,6 +26,7 @@ use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 
 pub mod checkpoint;
+mod handover;
 pub mod journal;
 mod publisher;
 mod recovery;
@@ -34,6 +35,7 @@ pub mod tile;
 pub mod tree;
 
 use checkpoint::{CheckpointError, LogKey};
+use handover::handover;
 use journal::SegmentError;
 use publisher::{MAX_LAG, PublishError, View};
 use sequencer::{Pending, Sequencer};
@@ -343,16 +345,16 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        let (committed, follow) = std::sync::mpsc::channel();
+        let (to_publisher, from_sequencer) = handover();
         let sequencer = Sequencer::new(
             Arc::clone(&shared),
             recovered.journal,
             recovered.tip,
-            committed,
+            to_publisher,
         );
         let threads = vec![
             shared.spawn("sequencer", move || sequencer.run(receiver))?,
-            shared.spawn("publisher", move || publisher.run(&follow))?,
+            shared.spawn("publisher", move || publisher.run(&from_sequencer))?,
         ];
         Ok(Self {
             shared,

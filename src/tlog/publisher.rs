@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::TreeHead;
+use super::handover::{Taken, Taker};
 use super::journal::Segment;
 use super::sequencer::Committed;
 use super::tile::{Edge, FullTile, TILE_WIDTH, TileKind, TilePath, cut_entries, cut_hashes};
@@ -252,25 +252,29 @@ impl Publisher {
     }
 
     /// Runs until the sequencer is gone, then publishes what is left.
-    pub(super) fn run(mut self, committed: &Receiver<Committed>) {
+    pub(super) fn run(mut self, sequencer: &Taker<Committed>) {
         let timing = self.shared.parts.timing;
         let mut last_published = Instant::now();
         let mut failing: Option<Failing> = None;
         loop {
+            let is_idle = failing.is_none() && self.is_published();
             let due = match &failing {
                 Some(failing) => failing.last + RETRY,
-                None if self.is_published() => last_published + timing.heartbeat,
+                None if is_idle => last_published + timing.heartbeat,
                 None => last_published + timing.growth,
             };
-            let received = committed.recv_timeout(due.saturating_duration_since(Instant::now()));
-            let is_last = matches!(received, Err(RecvTimeoutError::Disconnected));
+            let wait = due.saturating_duration_since(Instant::now());
+            let Taken { items, is_last } = if is_idle {
+                sequencer.first(wait)
+            } else {
+                sequencer.all(wait)
+            };
             if self.shared.has_failed() {
                 return;
             }
-            let mut result = match received {
-                Ok(Committed { segment, tip_root }) => self.apply(&segment, tip_root),
-                Err(_) => Ok(()),
-            };
+            let mut result = items
+                .iter()
+                .try_for_each(|Committed { segment, tip_root }| self.apply(segment, *tip_root));
             let now = Instant::now();
             if result.is_ok() && (is_last || now >= due) {
                 result = self.publish().map(|is_published| {

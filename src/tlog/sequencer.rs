@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::handover::Giver;
 use super::journal::{Draft, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_SEGMENT_BYTES, Segment, Tip};
 use super::tree::Hash;
 use super::{AppendError, CLOCK_BEHIND, CLOSED, Entry, FAILED, Position, Shared};
@@ -21,7 +22,7 @@ pub(super) struct Pending {
     pub(super) done: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// A durable segment on its way to the publisher, with the tip that it made.
+/// A durable segment on its way to the publisher, with the root of the tree that it made.
 pub(super) struct Committed {
     pub(super) segment: Segment,
     pub(super) tip_root: Hash,
@@ -31,7 +32,7 @@ pub(super) struct Sequencer {
     shared: Arc<Shared>,
     journal: Box<dyn Journal>,
     tip: Tip,
-    committed: std::sync::mpsc::Sender<Committed>,
+    publisher: Giver<Committed>,
 }
 
 /// What keeps a batch from being sequenced.
@@ -47,13 +48,13 @@ impl Sequencer {
         shared: Arc<Shared>,
         journal: Box<dyn Journal>,
         tip: Tip,
-        committed: std::sync::mpsc::Sender<Committed>,
+        publisher: Giver<Committed>,
     ) -> Self {
         Self {
             shared,
             journal,
             tip,
-            committed,
+            publisher,
         }
     }
 
@@ -190,27 +191,34 @@ impl Sequencer {
         self.shared
             .tip_size
             .store(self.tip.size(), Ordering::Release);
-        let committed = Committed {
+        self.publisher.give(Committed {
             segment,
             tip_root: *self.tip.root(),
-        };
-        // The publisher ends after this thread, or has reported why not.
-        let _ = self.committed.send(committed);
+        });
         Ok(first)
     }
 }
 
-/// Lets threads that compute go first, and takes the entries that they bring.
+/// How often the sequencer lets others go first before it seals a segment.
+const YIELDS: usize = 4;
+
+/// Lets threads that compute go first, as long as they bring entries, and takes those.
 ///
-/// A segment costs a signature, a sync and three wake-ups, whether it holds one entry or a hundred. On a machine with time
-/// to spare the yield returns at once; on a busy one, the requests that wait for the processor reach this batch instead of
-/// the next.
+/// A segment costs a signature, a sync and several wake-ups, whether it holds one entry or a hundred. On a machine with time
+/// to spare a yield returns at once and brings nothing; on a busy one, the requests that wait for the processor reach this
+/// batch instead of the next.
 fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
-    std::thread::yield_now();
-    while received.len() < MAX_ENTRIES
-        && let Ok(pending) = queue.try_recv()
-    {
-        received.push(pending);
+    for _ in 0..YIELDS {
+        std::thread::yield_now();
+        let before = received.len();
+        while received.len() < MAX_ENTRIES
+            && let Ok(pending) = queue.try_recv()
+        {
+            received.push(pending);
+        }
+        if received.len() == before {
+            return;
+        }
     }
 }
 
