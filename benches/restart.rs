@@ -79,6 +79,7 @@ impl Place {
             signer: Arc::clone(&self.signer),
             clock: Arc::new(SystemClock),
             random: Arc::clone(&self.random),
+            metrics: None,
             on_fatal: Arc::new(|why| eprintln!("the log failed: {why}")),
         }
     }
