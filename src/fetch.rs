@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt::{self, Debug};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -26,6 +27,9 @@ const MAX_REDIRECTS: usize = 3;
 const MAX_URL_OCTETS: usize = 8 * 1024;
 /// How many fetches run at once; more wait within their own time limit.
 const MAX_IN_FLIGHT: usize = 64;
+/// How many of them ask one host, so that a host that hangs keeps no other waiting. Not fewer, as a host can have
+/// hundreds of issuers, and all of them are fetched at the start.
+const MAX_PER_HOST: usize = 8;
 
 /// Which addresses a fetch may connect to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -246,6 +250,29 @@ pub trait Fetcher: Debug + Send + Sync {
     fn get(&self, request: FetchRequest) -> BoxFuture<'static, Result<Vec<u8>, FetchError>>;
 }
 
+/// Finds the addresses behind a host's name.
+pub trait Resolver: Debug + Send + Sync {
+    /// The addresses of `name`, in the order in which they are to be tried.
+    ///
+    /// # Errors
+    /// When the name does not resolve.
+    fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
+}
+
+/// Resolves names as the system does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
 /// The limits of one fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchLimits {
@@ -280,7 +307,10 @@ pub struct HttpFetcher {
 #[derive(Debug)]
 struct Shared {
     limits: FetchLimits,
+    resolver: Arc<dyn Resolver>,
     in_flight: Semaphore,
+    /// The fetches that may still begin from each host that is being asked.
+    hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
     /// A client for each set of rules, because a client's resolver and roots are fixed when it is built.
     clients: Mutex<HashMap<ClientRules, Client>>,
 }
@@ -296,12 +326,14 @@ struct ClientRules {
 impl HttpFetcher {
     /// Returns a fetcher that works on `runtime`. A rustls provider must be installed in the process.
     #[must_use]
-    pub fn new(runtime: Handle, limits: FetchLimits) -> Self {
+    pub fn new(runtime: Handle, limits: FetchLimits, resolver: Arc<dyn Resolver>) -> Self {
         Self {
             runtime,
             shared: Arc::new(Shared {
                 limits,
+                resolver,
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
+                hosts: Mutex::default(),
                 clients: Mutex::default(),
             }),
         }
@@ -323,11 +355,16 @@ impl Fetcher for HttpFetcher {
 
 impl Shared {
     async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
-        let _permit = self
-            .in_flight
-            .acquire()
-            .await
-            .map_err(|_| FetchError::Connect)?;
+        check_url(&request.url, &request)?;
+        // The host's turn first: whoever waits for a slow host takes no turn from the others.
+        let host = self.host(request.url.authority());
+        let _turns = (
+            host.acquire().await.map_err(|_| FetchError::Connect)?,
+            self.in_flight
+                .acquire()
+                .await
+                .map_err(|_| FetchError::Connect)?,
+        );
         let client = self.client(&request)?;
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
@@ -344,6 +381,17 @@ impl Shared {
             }
         }
         Err(FetchError::Redirect)
+    }
+
+    fn host(&self, authority: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(authority).and_then(Weak::upgrade) {
+            return host;
+        }
+        hosts.retain(|_, host| host.strong_count() > 0);
+        let host = Arc::new(Semaphore::new(MAX_PER_HOST));
+        hosts.insert(authority.to_owned(), Arc::downgrade(&host));
+        host
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, FetchError> {
@@ -393,7 +441,10 @@ impl Shared {
             .redirect(Policy::none())
             .referer(false)
             .connect_timeout(self.limits.connect)
-            .dns_resolver(GuardedResolver(rules.addresses));
+            .dns_resolver(GuardedResolver {
+                policy: rules.addresses,
+                resolver: Arc::clone(&self.resolver),
+            });
         if !rules.has_tls {
             return builder.tls_certs_only([]).build();
         }
@@ -438,19 +489,25 @@ fn redirect_target(from: &Url, response: &Response) -> Result<Url, FetchError> {
         .ok_or(FetchError::Redirect)
 }
 
-/// Resolves names as the system does and keeps only the addresses that the policy permits.
+/// Keeps only those addresses of a name that the policy permits.
 ///
 /// The connection goes to the very addresses that were checked, so a name cannot change its mind in between.
-#[derive(Clone, Copy, Debug)]
-struct GuardedResolver(AddressPolicy);
+#[derive(Debug)]
+struct GuardedResolver {
+    policy: AddressPolicy,
+    resolver: Arc<dyn Resolver>,
+}
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.0;
+        let policy = self.policy;
+        let found = self.resolver.resolve(name.as_str());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let permitted: Vec<SocketAddr> = found
-                .filter(|address| policy.permits(address.ip()))
+                .await?
+                .into_iter()
+                .filter(|address| policy.permits(*address))
+                .map(|address| SocketAddr::new(address, 0))
                 .collect();
             if permitted.is_empty() {
                 return Err(NoPermittedAddress.into());
@@ -479,8 +536,8 @@ fn classify(error: &reqwest::Error) -> FetchError {
         }
         // What an I/O error was made of is not its `source`.
         cause = match this
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
         {
             Some(inner) => Some(inner),
             None => this.source(),
@@ -495,13 +552,13 @@ fn classify(error: &reqwest::Error) -> FetchError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, VecDeque};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;
-    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
 
@@ -519,6 +576,8 @@ mod tests {
         Stalled(Vec<u8>),
         /// The beginning of an answer, and then this for ever.
         Endless(Vec<u8>, Vec<u8>),
+        /// The whole answer, once there is a permit.
+        Gated(Vec<u8>, Arc<Semaphore>),
     }
 
     fn ok(headers: &str, body: &[u8]) -> Answer {
@@ -538,14 +597,15 @@ mod tests {
 
     impl Server {
         async fn start(answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>) -> Self {
-            Self::start_with(None, answers).await
+            Self::start_with("127.0.0.1:0", None, answers).await
         }
 
         async fn start_with(
+            address: &str,
             tls: Option<TlsAcceptor>,
             answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>,
         ) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind(address).await.unwrap();
             let port = listener.local_addr().unwrap().port();
             let (answers, requests) = (answers(port), Arc::new(Mutex::new(Vec::new())));
             let server = Self {
@@ -616,18 +676,51 @@ mod tests {
                     while stream.write_all(&chunk).await.is_ok() {}
                     return;
                 }
+                Answer::Gated(octets, gate) => {
+                    gate.acquire().await.unwrap().forget();
+                    stream.write_all(&octets).await.unwrap();
+                }
             }
         }
     }
 
     fn fetcher() -> HttpFetcher {
+        fetcher_asking(Arc::new(SystemResolver))
+    }
+
+    fn fetcher_asking(resolver: Arc<dyn Resolver>) -> HttpFetcher {
         // Only the first test to come here installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let limits = FetchLimits {
             total: Duration::from_millis(500),
             ..FetchLimits::default()
         };
-        HttpFetcher::new(Handle::current(), limits)
+        HttpFetcher::new(Handle::current(), limits, resolver)
+    }
+
+    /// Gives a name these addresses, one answer after another.
+    #[derive(Debug)]
+    struct Script(Mutex<VecDeque<Vec<IpAddr>>>);
+
+    impl Script {
+        fn new(answers: &[&[&str]]) -> Arc<Self> {
+            let parse = |answer: &&[&str]| -> Vec<IpAddr> {
+                answer.iter().map(|text| text.parse().unwrap()).collect()
+            };
+            let answers = answers.iter().map(parse);
+            Arc::new(Self(Mutex::new(answers.collect())))
+        }
+
+        fn left(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    impl Resolver for Script {
+        fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+            let answer = self.0.lock().unwrap().pop_front();
+            Box::pin(async move { answer.ok_or_else(|| io::ErrorKind::NotFound.into()) })
+        }
     }
 
     fn request(url: Url) -> FetchRequest {
@@ -731,6 +824,10 @@ mod tests {
                     "/endless",
                     Answer::Endless(chunked.into(), chunk.clone().into()),
                 ),
+                (
+                    "/endless-head",
+                    Answer::Endless(b"HTTP/1.1 200 OK\r\n".into(), b"A: b\r\n".repeat(999)),
+                ),
                 ("/204", status("204 No Content")),
                 ("/304", status("304 Not Modified")),
                 ("/500", status("500 Oops")),
@@ -750,6 +847,7 @@ mod tests {
             ("/gzip", FetchError::Compressed, "invalid"),
             ("/large", FetchError::TooLarge, "invalid"),
             ("/endless", FetchError::TooLarge, "invalid"),
+            ("/endless-head", FetchError::Connect, "connect"),
             ("/204", FetchError::Status(204), "http_4xx"),
             ("/304", FetchError::Status(304), "http_4xx"),
             ("/404", FetchError::Status(404), "http_4xx"),
@@ -850,6 +948,84 @@ mod tests {
         assert!(server.paths().is_empty());
     }
 
+    #[tokio::test]
+    async fn the_connection_goes_to_the_address_that_was_checked() {
+        let server = Server::start(|_| HashMap::from([("/", ok("", b"here"))])).await;
+        let elsewhere = Server::start_with(&format!("127.0.0.2:{}", server.port), None, |_| {
+            HashMap::from([("/", ok("", b"elsewhere"))])
+        })
+        .await;
+        let names = Script::new(&[&["169.254.169.254", "127.0.0.1"], &["127.0.0.2"]]);
+        let url = Url::parse(&format!("http://name.test:{}/", server.port)).unwrap();
+        let fetched = fetcher_asking(names.clone()).get(request(url)).await;
+        assert_eq!(fetched.unwrap(), b"here");
+        assert_eq!(names.left(), 1);
+        assert!(elsewhere.paths().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_address_is_checked_again_at_each_redirect() {
+        let server = Server::start(|_| {
+            let head = "HTTP/1.1 302 Found\r\nLocation: /2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            HashMap::from([("/1", Answer::Whole(head.into())), ("/2", ok("", b"secret"))])
+        })
+        .await;
+        let names = Script::new(&[&["127.0.0.1"], &["169.254.169.254"]]);
+        let url = Url::parse(&format!("http://name.test:{}/1", server.port)).unwrap();
+        let fetched = fetcher_asking(names.clone()).get(request(url)).await;
+        assert_eq!(fetched, Err(FetchError::ForbiddenAddress));
+        assert_eq!((names.left(), server.paths().len()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn names_without_a_public_address_are_not_asked_when_one_is_needed() {
+        let server = Server::start(|_| HashMap::from([("/", ok("", b"secret"))])).await;
+        for addresses in [
+            &["127.0.0.1"][..],
+            &["::1"],
+            &["::ffff:127.0.0.1"],
+            &["0.0.0.0"],
+            &["::"],
+            &["10.0.0.1", "127.0.0.1", "::1"],
+            &[],
+        ] {
+            let url = Url::parse(&format!("http://name.test:{}/", server.port)).unwrap();
+            let request = FetchRequest {
+                addresses: AddressPolicy::Public,
+                ..request(url)
+            };
+            let fetched = fetcher_asking(Script::new(&[addresses])).get(request).await;
+            assert_eq!(fetched, Err(FetchError::ForbiddenAddress), "{addresses:?}");
+        }
+        assert!(server.paths().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_few_fetches_ask_one_host_at_once_and_others_do_not_wait_for_it() {
+        let gate = Arc::new(Semaphore::new(0));
+        let octets = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        let slow =
+            Server::start(|_| HashMap::from([("/", Answer::Gated(octets, gate.clone()))])).await;
+        let other = Server::start(|_| HashMap::from([("/", ok("", b"{}"))])).await;
+        let limits = FetchLimits {
+            total: Duration::from_secs(30),
+            ..FetchLimits::default()
+        };
+        let fetcher = HttpFetcher::new(Handle::current(), limits, Arc::new(SystemResolver));
+        let waiting: Vec<_> = (0..3 * MAX_IN_FLIGHT)
+            .map(|_| fetcher.get(request(slow.url("/"))))
+            .collect();
+        while slow.paths().len() < MAX_PER_HOST {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fetcher.get(request(other.url("/"))).await.unwrap(), b"{}");
+        assert_eq!(slow.paths().len(), MAX_PER_HOST);
+        gate.add_permits(waiting.len());
+        for fetch in futures_util::future::join_all(waiting).await {
+            assert_eq!(fetch.unwrap(), b"");
+        }
+    }
+
     #[test]
     fn addresses_are_sorted_by_what_may_lie_behind_them() {
         // (address, whether an exact issuer may have it, whether an issuer of a pattern may)
@@ -905,27 +1081,53 @@ mod tests {
         }
     }
 
-    /// A certificate for `localhost`, and a server with it.
-    async fn tls_server() -> (String, Server) {
-        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let private_key = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    /// A certificate for a name with its key, self-signed unless there is an authority.
+    fn certificate(
+        name: &str,
+        change: impl FnOnce(&mut rcgen::CertificateParams),
+    ) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        change(&mut params);
+        (params.self_signed(&key).unwrap(), key)
+    }
+
+    async fn tls_server(
+        chain: Vec<CertificateDer<'static>>,
+        key: &rcgen::KeyPair,
+        answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>,
+    ) -> Server {
+        let private_key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap();
         let config = config
             .with_no_client_auth()
-            .with_single_cert(vec![key.cert.der().clone()], private_key)
+            .with_single_cert(chain, private_key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let server =
-            Server::start_with(Some(acceptor), |_| HashMap::from([("/", ok("", b"safe"))])).await;
-        (key.cert.pem(), server)
+        Server::start_with("127.0.0.1:0", Some(acceptor), answers).await
+    }
+
+    /// Fetches `/` from `https://localhost`, trusting these roots.
+    async fn get_over_tls(port: u16, roots: &str) -> Result<Vec<u8>, FetchError> {
+        let url = Url::parse(&format!("https://localhost:{port}/")).unwrap();
+        let request = FetchRequest {
+            extra_roots: Some(Arc::new(ExtraRoots::parse(roots).unwrap())),
+            ..request(url)
+        };
+        fetcher().get(request).await
     }
 
     #[tokio::test]
     async fn extra_roots_are_trusted_for_their_fetch_only() {
-        let (pem, server) = tls_server().await;
+        let (certificate, key) = certificate("localhost", |_| {});
+        let pem = certificate.pem();
+        let server = tls_server(vec![certificate.der().clone()], &key, |_| {
+            HashMap::from([("/", ok("", b"safe"))])
+        })
+        .await;
         let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
         let wrong_name = Url::parse(&format!("https://127.0.0.1:{}/", server.port)).unwrap();
         let roots = Some(Arc::new(ExtraRoots::parse(&pem).unwrap()));
@@ -943,6 +1145,76 @@ mod tests {
             fetcher.get(with_roots(&wrong_name)).await,
             Err(FetchError::Tls)
         );
+    }
+
+    #[tokio::test]
+    async fn certificates_that_do_not_hold_end_the_fetch() {
+        let year = |year| rcgen::date_time_ymd(year, 1, 1);
+        let (other, _) = certificate("localhost", |_| {});
+        for (what, name, not_before, not_after, roots) in [
+            ("expired", "localhost", 2000, 2001, None),
+            ("not yet valid", "localhost", 4000, 4001, None),
+            ("for another host", "elsewhere.example", 2000, 4000, None),
+            (
+                "unknown authority",
+                "localhost",
+                2000,
+                4000,
+                Some(other.pem()),
+            ),
+        ] {
+            let (certificate, key) = certificate(name, |params| {
+                params.not_before = year(not_before);
+                params.not_after = year(not_after);
+            });
+            let server = tls_server(vec![certificate.der().clone()], &key, |_| {
+                HashMap::from([("/", ok("", b"secret"))])
+            })
+            .await;
+            let roots = roots.unwrap_or_else(|| certificate.pem());
+            let fetched = get_over_tls(server.port, &roots).await;
+            assert_eq!(fetched, Err(FetchError::Tls), "{what}");
+            assert!(server.paths().is_empty(), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn versions_of_tls_before_1_2_are_not_spoken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 5];
+            stream.read_exact(&mut hello).await.unwrap();
+            let length = u16::from_be_bytes([hello[3], hello[4]]);
+            stream
+                .read_exact(&mut vec![0; length.into()])
+                .await
+                .unwrap();
+            // RFC 4346, section 7.4.1.3: a ServerHello of version 3.2, with a cipher suite of that time.
+            let random = [7; 32];
+            let body = [&[3, 2], &random[..], &[0, 0xc0, 0x13, 0]].concat();
+            let length = u8::try_from(body.len()).unwrap();
+            let message = [&[22, 3, 2, 0, length + 4, 2, 0, 0, length], &body[..]].concat();
+            stream.write_all(&message).await.unwrap();
+            // The connection stays open: it is for the other side to leave.
+            let _ = stream.read(&mut [0; 64]).await;
+        });
+        let (certificate, _) = certificate("localhost", |_| {});
+        let fetched = get_over_tls(port, &certificate.pem()).await;
+        assert_eq!(fetched, Err(FetchError::Tls));
+    }
+
+    #[tokio::test]
+    async fn redirects_do_not_leave_tls() {
+        let (certificate, key) = certificate("localhost", |_| {});
+        let server = tls_server(vec![certificate.der().clone()], &key, |port| {
+            HashMap::from([("/", redirect(&format!("http://localhost:{port}/2")))])
+        })
+        .await;
+        let fetched = get_over_tls(server.port, &certificate.pem()).await;
+        assert_eq!(fetched, Err(FetchError::Redirect));
+        assert_eq!(server.paths(), ["/"]);
     }
 
     #[test]

@@ -49,7 +49,17 @@ pub fn certificate(input: &[u8]) -> bool {
         Err(error) => {
             check_message(&error);
             let (San::Email(name) | San::Uri(name)) = &identity.san;
-            assert!(identity.issuer.is_empty() || !name.is_ascii(), "{error}");
+            let values = [name.as_str(), &identity.issuer, &identity.subject].into_iter();
+            let values = values.chain(FACTS.iter().filter_map(|fact| identity.build.get(*fact)));
+            let octets: usize = values.clone().map(|value| value.len()).sum();
+            let has_controls = values
+                .clone()
+                .any(|value| value.chars().any(char::is_control));
+            let is_refusable = identity.issuer.is_empty()
+                || !name.is_ascii()
+                || has_controls
+                || octets > extensions::MAX_IDENTITY_OCTETS / 4;
+            assert!(is_refusable, "{error}");
             return false;
         }
     };
@@ -180,7 +190,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         organization: "Mayfly".to_owned(),
         common_name: "Mayfly root CA".to_owned(),
     };
-    let hierarchy = Hierarchy::generate(&names, now, &SystemRandomness::default()).unwrap();
+    let hierarchy = Hierarchy::generate(&names, now, &SystemRandomness).unwrap();
     let chain = Arc::new(hierarchy.chain);
     let authority = Authority::new(chain, Arc::new(hierarchy.issuing_key), false, now);
     let nobody = Identity {

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use mayfly::api::request::{decode_v1, decode_v2};
 use mayfly::ca::request::{KeyEncoding, ProofOfPossession};
+use mayfly::limits::{ConnectionLimit, Networks};
 use mayfly::listener::{self, ListenerConfig};
 use serde_json::Value;
 
@@ -328,6 +329,8 @@ static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
             let config = ListenerConfig {
                 tls: None,
                 workers: 1,
+                max_connections: 1000,
+                by_address: ConnectionLimit::new(0, Networks::default(), || {}),
                 idle_timeout: Duration::from_secs(5),
                 shutdown_grace: Duration::from_secs(1),
             };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -13,6 +13,7 @@ use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
 use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
 use crate::ca::IssuedCertificate;
+use crate::identity::excerpt::Excerpt;
 use crate::metrics;
 use crate::reason::Reason;
 
@@ -58,6 +59,9 @@ pub async fn observe<B: MessageBody + 'static>(
     let start = Instant::now();
     merge_leading_slashes(&mut request);
     let request_id = request_id(&request);
+    let _in_flight = request
+        .app_data::<web::Data<Api>>()
+        .map(|api| (api.metrics).begin_http_request(Endpoint::of_path(request.path()).name));
     // A preflight says itself what it allows.
     let is_readable = request.headers().contains_key(header::ORIGIN) && !is_preflight(&request);
 
@@ -188,16 +192,28 @@ fn preflight(asked: &HeaderMap) -> HttpResponse {
     response.finish()
 }
 
+/// What `Content-Length` says; 0 without it.
+fn announced_length(headers: &HeaderMap) -> u64 {
+    let value = headers.get(header::CONTENT_LENGTH);
+    let length = value.and_then(|value| value.to_str().ok()?.parse().ok());
+    length.unwrap_or(0)
+}
+
 /// Counts a request and writes its log line.
-fn account<B>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
+fn account<B: MessageBody>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
     let request = response.request();
-    let endpoint = Endpoint::of_pattern(request.match_pattern().as_deref(), request.path());
+    let endpoint = Endpoint::of_path(request.path());
     let refused = response.response().extensions().get::<Refused>().cloned();
     let observed = metrics::HttpRequest {
         endpoint: endpoint.name,
         method: method_label(request.method()),
         status: response.status().as_u16(),
         duration: start.elapsed(),
+        request_bytes: announced_length(request.headers()),
+        response_bytes: match response.response().body().size() {
+            BodySize::Sized(octets) => octets,
+            BodySize::None | BodySize::Stream => 0,
+        },
         procedure: endpoint.procedure.map(|procedure| {
             let code = match &refused {
                 Some(refused) => refused.grpc,
@@ -237,8 +253,9 @@ fn write_line(
     } = *observed;
     let duration_ms = duration.as_secs_f64() * 1000.0;
     let client_ip = request
-        .peer_addr()
-        .map(|peer| tracing::field::display(peer.ip()));
+        .app_data::<web::Data<Api>>()
+        .and_then(|api| api.client_address(request))
+        .map(tracing::field::display);
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)
@@ -280,32 +297,42 @@ fn write_line(
             Some(Refused {
                 reason: Some(reason),
                 detail,
-                issuer,
+                for_log,
                 ..
             }),
         ) => {
-            let (reason, detail, issuer) = (
-                reason.as_str(),
-                loggable(*reason, detail.as_deref()),
-                issuer.as_deref(),
-            );
+            let detail = loggable(*reason, detail.as_deref());
+            let issuer = for_log.issuer.as_deref();
+            let iss_claim = for_log.iss_claim.as_ref().map(Excerpt::unquoted);
             if status >= 500 {
+                let api = request.app_data::<web::Data<Api>>();
+                let admitted = api.map(|api| api.repeats.admit(*reason, Instant::now()));
+                let Some(suppressed) = admitted.unwrap_or(Some(0)) else {
+                    return;
+                };
+                let (reason, error) = (reason.as_str(), for_log.error.as_deref());
+                let suppressed = (suppressed > 0).then_some(suppressed);
                 line!(
                     error,
                     "request_failed",
                     "the request could not be served",
                     reason,
                     detail,
-                    issuer
+                    issuer,
+                    iss_claim,
+                    error,
+                    suppressed
                 );
             } else {
+                let reason = reason.as_str();
                 line!(
                     warn,
                     "request_refused",
                     "request refused",
                     reason,
                     detail,
-                    issuer
+                    issuer,
+                    iss_claim
                 );
             }
         }

@@ -125,7 +125,12 @@ fn header_token<'a>(
         _ => value,
     };
     match std::str::from_utf8(token.trim_ascii()) {
-        Ok(token) if !token.is_empty() && !token.eq_ignore_ascii_case("bearer") => {
+        // With a space in it, it is of another scheme.
+        Ok(token)
+            if !token.is_empty()
+                && !token.eq_ignore_ascii_case("bearer")
+                && !token.contains(' ') =>
+        {
             Ok(IdToken::new(token.to_owned()))
         }
         _ => Err(RequestError::NoToken { expected }),
@@ -764,14 +769,22 @@ mod tests {
             ("bearer t.o.k", "t.o.k"),
             ("BEARER  t.o.k ", "t.o.k"),
             (" t.o.k ", "t.o.k"),
-            ("Token t.o.k", "Token t.o.k"),
             ("bearerish", "bearerish"),
             ("bearer\u{e9}xy", "bearer\u{e9}xy"),
         ] {
             let request = decode_v2(b"{}", [header.as_bytes()]).unwrap();
             assert_eq!(request.token.as_str(), token, "{header}");
         }
-        for header in ["", " ", "Bearer", "bearer ", "Bearer \t "] {
+        for header in [
+            "",
+            " ",
+            "Bearer",
+            "bearer ",
+            "Bearer \t ",
+            "Basic dXNlcjpwYXNz",
+            "Token t.o.k",
+            "Bearer t.o.k t.o.k",
+        ] {
             let error = decode_v2(b"{}", [header.as_bytes()]).unwrap_err();
             assert!(
                 matches!(error, RequestError::NoToken { .. }),

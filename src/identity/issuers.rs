@@ -128,6 +128,18 @@ impl Issuers {
 }
 
 impl Issuer {
+    /// The URL that its tokens carry as `iss`, or the pattern of such URLs.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.endpoint.issuer
+    }
+
+    /// Whether it stands for many issuers.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.endpoint.is_wildcard()
+    }
+
     fn configuration(&self) -> IssuerConfiguration {
         IssuerConfiguration {
             url: self.endpoint.issuer.clone(),
@@ -296,6 +308,9 @@ fn parts_overlap(ours: &str, theirs: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::entry;
     use super::*;
 
     #[test]
@@ -378,5 +393,89 @@ mod tests {
             "https://idp.example/b-*"
         ));
         assert!(!overlap("https://*.one.example/", "https://*.two.example/"));
+    }
+
+    /// What a pattern means, in the shortest form: each star eats 1 to 128 characters.
+    fn naive_match(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'*', rest @ ..] => (1..=text.len().min(128)).any(|length| {
+                let (eaten, left) = text.split_at(length);
+                let is_eaten = |octet: &u8| octet.is_ascii_alphanumeric() || b"-_".contains(octet);
+                eaten.iter().all(is_eaten) && naive_match(rest, left)
+            }),
+            [octet, rest @ ..] => text.first() == Some(octet) && naive_match(rest, &text[1..]),
+        }
+    }
+
+    /// Patterns of few different characters, so that many of them meet.
+    fn pattern() -> impl Strategy<Value = Pattern> {
+        let texts = "https://[ab*.]{0,6}(a|b)[.]a(/[ab*./-]{0,8})?";
+        texts.prop_filter_map("not a pattern", |text| Pattern::parse(&text).ok())
+    }
+
+    /// A URL that may or may not match: the pattern with its stars filled, and then perhaps damaged.
+    fn url_like(pattern: &Pattern) -> impl Strategy<Value = String> + use<> {
+        let stars = prop::collection::vec("[ab_-]{0,3}|a{127,130}|[a.]{2}", 8);
+        let damage = "[ab.*/:@?#%\\\\\n\u{e9}]{0,2}";
+        let template = pattern.to_string();
+        (stars, damage, any::<prop::sample::Index>()).prop_map(move |(stars, damage, place)| {
+            let mut stars = stars.into_iter();
+            let mut url: String = template
+                .chars()
+                .map(|character| match character {
+                    '*' => stars.next().unwrap_or_default(),
+                    other => other.to_string(),
+                })
+                .collect();
+            let place = place.index(url.len() + 1);
+            url.insert_str(place, &damage);
+            url
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_what_a_pattern_means(
+            (pattern, url) in pattern().prop_flat_map(|pattern| {
+                let url = url_like(&pattern);
+                (Just(pattern), url)
+            }),
+        ) {
+            prop_assert_eq!(
+                pattern.matches(&url),
+                naive_match(pattern.to_string().as_bytes(), url.as_bytes()),
+                "{} {:?}", pattern, url
+            );
+        }
+
+        #[test]
+        fn patterns_that_match_one_url_overlap(
+            (one, url) in pattern().prop_flat_map(|pattern| {
+                let url = url_like(&pattern);
+                (Just(pattern), url)
+            }),
+            other in pattern(),
+        ) {
+            prop_assert!(one.overlaps(&one));
+            prop_assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            if one.matches(&url) && other.matches(&url) {
+                prop_assert!(one.overlaps(&other), "{} {} {:?}", one, other, url);
+            }
+        }
+
+        #[test]
+        fn an_exact_issuer_is_found_by_its_very_octets_only(
+            place in any::<prop::sample::Index>(),
+            length in 0_usize..2,
+            damage in "\\PC{0,2}|[/%.A-Z\0\n]{0,2}",
+        ) {
+            const URL: &str = "https://issuer.example/a%2Fb";
+            let (issuers, _) = Issuers::parse("identity.yaml", &entry(URL, "type: email")).unwrap();
+            let start = place.index(URL.len());
+            let mut iss = URL.to_owned();
+            iss.replace_range(start..(start + length).min(URL.len()), &damage);
+            prop_assert_eq!(issuers.lookup(&iss).is_some(), iss == URL, "{:?}", iss);
+        }
     }
 }

@@ -492,8 +492,10 @@ impl Entry {
             Ok(keys) => {
                 state.failure = None;
                 let previous = self.keys.swap(Some(Arc::clone(keys)));
-                if previous.is_some_and(|previous| previous.location != keys.location) {
-                    tracing::info!(%issuer, jwks_uri = %keys.location, "issuer moved its key set");
+                let previous = previous.filter(|previous| previous.location != keys.location);
+                if let Some(previous) = previous {
+                    let (from, to) = (previous.location.as_str(), keys.location.as_str());
+                    tracing::info!(%issuer, %from, %to, "issuer moved its key set");
                 }
             }
             Err(failure) => {
@@ -705,18 +707,27 @@ fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, Keys
         // Everyone who read the set can sign for this issuer.
         return Err(wrong("it publishes a private key".to_owned()));
     }
-    let usable = |jwk: &Value| {
-        let key = VerificationKey::parse(jwk);
-        key.inspect_err(|why| tracing::warn!(issuer, why, "a key of the issuer is not used"))
-            .ok()
-    };
-    let keys: Vec<_> = listed.iter().filter_map(usable).take(MAX_KEYS).collect();
-    if listed.len() > MAX_KEYS {
+    let mut keys = Vec::new();
+    let mut left_out = None;
+    for jwk in listed {
+        if keys.len() == MAX_KEYS {
+            left_out = Some("there are too many");
+            break;
+        }
+        match VerificationKey::parse(jwk) {
+            Ok(key) => keys.push(key),
+            Err(why) => left_out = Some(why),
+        }
+    }
+    if let Some(why) = left_out {
+        // One line a set, however many keys there are: the set is a stranger's.
+        let (published, used) = (listed.len(), keys.len());
         tracing::warn!(
             issuer,
-            published = listed.len(),
-            used = keys.len(),
-            "the issuer publishes very many keys"
+            published,
+            used,
+            why,
+            "some keys of the issuer are not used"
         );
     }
     Ok(keys)
@@ -727,7 +738,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::testing::{
-        Answer, Bench, ISSUER, entry, header, keys, payload, sign, stranger,
+        Answer, Bench, CapturedLog, ISSUER, entry, header, keys, payload, sign, stranger,
     };
     use super::*;
     use crate::dev::oidc::{TestAlgorithm, TestClaims};
@@ -1177,6 +1188,52 @@ mod tests {
         bench.clock.advance(std::time::Duration::from_secs(3_600));
         let fresh = token(&bench);
         assert_eq!(reason(&bench, &fresh).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_key_set_that_moves_is_followed_and_written_down() {
+        let log = CapturedLog::begin();
+        let bench = Bench::new();
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        let moved = json!({ "issuer": ISSUER, "jwks_uri": "https://keys.example/jwks" });
+        bench.network.document(DISCOVERY, moved);
+        let new_key = changed(
+            stranger().jwks()["keys"][0].clone(),
+            json!({ "kid": "new" }),
+        );
+        bench
+            .network
+            .document("https://keys.example/jwks", json!({ "keys": [new_key] }));
+        assert_eq!(
+            reason(&bench, &signed_by(&stranger(), &with_kid("new"))).await,
+            None
+        );
+        assert_eq!(
+            reason(&bench, &token(&bench)).await,
+            Some(Reason::UnknownKey)
+        );
+        let lines = log.lines_with("moved its key set");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        for part in [
+            "INFO",
+            ISSUER,
+            "https://issuer.example/jwks",
+            "https://keys.example/jwks",
+        ] {
+            assert!(lines[0].contains(part), "{}", lines[0]);
+        }
+    }
+
+    #[test]
+    fn keys_that_are_left_out_are_one_line_in_the_log_however_many_they_are() {
+        let log = CapturedLog::begin();
+        let mut listed = vec![json!({}); 20_000];
+        listed.push(rsa_key());
+        let keys = read_key_set(json!({ "keys": listed }).to_string().as_bytes(), ISSUER);
+        assert_eq!(keys.unwrap().len(), 1);
+        let lines = log.lines_with("WARN");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("published=20001 used=1"), "{}", lines[0]);
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -84,6 +85,52 @@ impl Fetcher for FakeFetcher {
             Some(Answer::Silence) => pending().boxed(),
             None => ready(Err(FetchError::Status(404))).boxed(),
         }
+    }
+}
+
+/// What this thread writes to the log, until it is dropped.
+pub(crate) struct CapturedLog {
+    octets: Octets,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Octets(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Octets {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl CapturedLog {
+    pub(crate) fn begin() -> Self {
+        // With a single subscriber in the process, a line that another thread reaches first would stay switched off.
+        static ANOTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+        let octets = Octets::default();
+        let writer = octets.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        Self {
+            octets,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// The lines that contain a text.
+    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
+        let octets = self.octets.0.lock().unwrap();
+        let lines = String::from_utf8_lossy(&octets).into_owned();
+        let lines = lines.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
     }
 }
 

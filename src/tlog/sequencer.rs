@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::handover::Giver;
 use super::journal::{Draft, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_SEGMENT_BYTES, Segment, Tip};
 use super::tree::Hash;
 use super::{AppendError, CLOCK_BEHIND, CLOSED, Entry, FAILED, Position, Shared};
@@ -20,7 +22,7 @@ pub(super) struct Pending {
     pub(super) done: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// A durable segment on its way to the publisher, with the tip that it made.
+/// A durable segment on its way to the publisher, with the root of the tree that it made.
 pub(super) struct Committed {
     pub(super) segment: Segment,
     pub(super) tip_root: Hash,
@@ -30,7 +32,7 @@ pub(super) struct Sequencer {
     shared: Arc<Shared>,
     journal: Box<dyn Journal>,
     tip: Tip,
-    committed: std::sync::mpsc::Sender<Committed>,
+    publisher: Giver<Committed>,
 }
 
 /// What keeps a batch from being sequenced.
@@ -46,13 +48,13 @@ impl Sequencer {
         shared: Arc<Shared>,
         journal: Box<dyn Journal>,
         tip: Tip,
-        committed: std::sync::mpsc::Sender<Committed>,
+        publisher: Giver<Committed>,
     ) -> Self {
         Self {
             shared,
             journal,
             tip,
-            committed,
+            publisher,
         }
     }
 
@@ -60,6 +62,7 @@ impl Sequencer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut received = Vec::with_capacity(MAX_ENTRIES);
         while queue.blocking_recv_many(&mut received, MAX_ENTRIES) > 0 {
+            self.shared.step();
             gather(&mut queue, &mut received);
             // Who stopped waiting has told its client that there is no certificate.
             let waiting = received
@@ -83,6 +86,7 @@ impl Sequencer {
                     }
                 }
             }
+            self.shared.step();
         }
     }
 
@@ -119,7 +123,26 @@ impl Sequencer {
     }
 
     /// Makes a segment durable and returns the position of its first entry.
-    fn commit(&mut self, mut draft: Draft) -> Result<Position, Refusal> {
+    fn commit(&mut self, draft: Draft) -> Result<Position, Refusal> {
+        let (start, entries) = (Instant::now(), draft.entries.len());
+        let committed = self.try_commit(draft);
+        if let Some(metrics) = &self.shared.parts.metrics {
+            match &committed {
+                Ok(_) => {
+                    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+                    metrics.batch_entries.observe(entries.into());
+                    let seconds = start.elapsed().as_secs_f64();
+                    metrics.sequencing_duration.observe(seconds);
+                }
+                Err(Refusal::Batch(CLOCK_BEHIND)) => metrics.clock_failures.inc(),
+                Err(Refusal::Batch(KEY_SILENT)) => metrics.sign_failures.inc(),
+                Err(_) => metrics.store_failures.inc(),
+            }
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, mut draft: Draft) -> Result<Position, Refusal> {
         // An empty segment would close the log.
         if draft.entries.is_empty() {
             return Err(Refusal::Batch(AppendError::NotAnEntry));
@@ -141,7 +164,7 @@ impl Sequencer {
         let bytes = self
             .tip
             .seal(&draft, &parts.key)
-            .map_err(|_| Refusal::Batch(AppendError::Unavailable("its key does not answer")))?;
+            .map_err(|_| Refusal::Batch(KEY_SILENT))?;
         // A wrong segment would stop the log for ever, so what is written is read back first, all the way to the root.
         let wrong = |error| Refusal::Fatal(format!("a segment came out wrong: {error}"));
         let segment = Segment::decode(&bytes).map_err(wrong)?;
@@ -149,9 +172,10 @@ impl Sequencer {
         let tip = self.tip.extend(&segment, &leaves).map_err(wrong)?;
 
         match self.journal.commit(segment.number, &bytes) {
-            Ok(()) => {}
+            Ok(()) => self.shared.is_store_full.store(false, Ordering::Release),
             Err(error) if error.is_passing() => {
-                return Err(Refusal::Batch(AppendError::Unavailable(
+                self.shared.is_store_full.store(true, Ordering::Release);
+                return Err(Refusal::Batch(AppendError::Store(
                     "there is no space left, or too many files are open",
                 )));
             }
@@ -167,29 +191,38 @@ impl Sequencer {
         self.shared
             .tip_size
             .store(self.tip.size(), Ordering::Release);
-        let committed = Committed {
+        self.publisher.give(Committed {
             segment,
             tip_root: *self.tip.root(),
-        };
-        // The publisher ends after this thread, or has reported why not.
-        let _ = self.committed.send(committed);
+        });
         Ok(first)
     }
 }
 
-/// Lets threads that compute go first, and takes the entries that they bring.
+/// How often the sequencer lets others go first before it seals a segment.
+const YIELDS: usize = 4;
+
+/// Lets threads that compute go first, as long as they bring entries, and takes those.
 ///
-/// A segment costs a signature, a sync and three wake-ups, whether it holds one entry or a hundred. On a machine with time
-/// to spare the yield returns at once; on a busy one, the requests that wait for the processor reach this batch instead of
-/// the next.
+/// A segment costs a signature, a sync and several wake-ups, whether it holds one entry or a hundred. On a machine with time
+/// to spare a yield returns at once and brings nothing; on a busy one, the requests that wait for the processor reach this
+/// batch instead of the next.
 fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
-    std::thread::yield_now();
-    while received.len() < MAX_ENTRIES
-        && let Ok(pending) = queue.try_recv()
-    {
-        received.push(pending);
+    for _ in 0..YIELDS {
+        std::thread::yield_now();
+        let before = received.len();
+        while received.len() < MAX_ENTRIES
+            && let Ok(pending) = queue.try_recv()
+        {
+            received.push(pending);
+        }
+        if received.len() == before {
+            return;
+        }
     }
 }
+
+const KEY_SILENT: AppendError = AppendError::Unavailable("its key does not answer");
 
 type Waiter = oneshot::Sender<Result<Position, AppendError>>;
 

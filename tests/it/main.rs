@@ -18,5 +18,6 @@ mod description;
 mod documents;
 mod listening;
 mod operating;
+mod readiness;
 mod refusals;
 mod support;

@@ -1,0 +1,385 @@
+//! What the parts below the API count: the keys, the store, the logs. Each handle holds its series, so that counting takes
+//! no look-up.
+
+use std::time::Duration;
+
+use prometheus::{
+    Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
+
+use super::{BATCH_BUCKETS, LATENCY_BUCKETS, Registrar};
+
+/// The families.
+#[derive(Debug)]
+pub(super) struct PartMetrics {
+    signing_operations: IntCounterVec,
+    signing_duration: HistogramVec,
+    store_operations: IntCounterVec,
+    store_duration: HistogramVec,
+    ct_submissions: IntCounterVec,
+    ct_submission_duration: HistogramVec,
+    ct_log_up: IntGaugeVec,
+    ct_last_sct: IntGaugeVec,
+    appends: IntCounterVec,
+    append_wait: HistogramVec,
+    pending_entries: IntGaugeVec,
+    sequencing_duration: HistogramVec,
+    batch_entries: HistogramVec,
+    sequencing_failures: IntCounterVec,
+    integrity_errors: IntCounterVec,
+    tiles_written: IntCounterVec,
+    bytes_written: IntCounterVec,
+    checkpoint_timestamp: IntGaugeVec,
+}
+
+impl PartMetrics {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Result<Self, Error> {
+        let log = &["log"];
+        Ok(Self {
+            signing_operations: registrar.counter(
+                "mayfly_signing_operations_total",
+                "Signatures that were asked of a key, by outcome",
+                &["key", "backend", "result"],
+            )?,
+            signing_duration: registrar.histogram(
+                "mayfly_signing_duration_seconds",
+                "Time that a signature took",
+                &["key", "backend"],
+                LATENCY_BUCKETS,
+            )?,
+            store_operations: registrar.counter(
+                "mayfly_store_operations_total",
+                "Operations on a log's store, by outcome",
+                &["backend", "op", "result"],
+            )?,
+            store_duration: registrar.histogram(
+                "mayfly_store_operation_duration_seconds",
+                "Time that an operation on a log's store took",
+                &["backend", "op"],
+                LATENCY_BUCKETS,
+            )?,
+            ct_submissions: registrar.counter(
+                "mayfly_ct_submissions_total",
+                "Precertificates that were submitted to a log, by outcome",
+                &["log", "result"],
+            )?,
+            ct_submission_duration: registrar.histogram(
+                "mayfly_ct_submission_duration_seconds",
+                "Time from a submission to the log's timestamp",
+                log,
+                LATENCY_BUCKETS,
+            )?,
+            ct_log_up: registrar.gauge(
+                "mayfly_ct_log_up",
+                "Whether the last submission to the log was answered with a timestamp",
+                log,
+            )?,
+            ct_last_sct: registrar.gauge(
+                "mayfly_ct_last_sct_timestamp_seconds",
+                "The time in the last timestamp of the log, seconds since 1970",
+                log,
+            )?,
+            appends: registrar.counter(
+                "mayfly_log_appends_total",
+                "Entries that were to be appended to the log, by outcome",
+                &["log", "result"],
+            )?,
+            append_wait: registrar.histogram(
+                "mayfly_log_append_wait_seconds",
+                "Time that an entry waited for its durable place",
+                log,
+                LATENCY_BUCKETS,
+            )?,
+            pending_entries: registrar.gauge(
+                "mayfly_log_pending_entries",
+                "Entries that wait for their place",
+                log,
+            )?,
+            sequencing_duration: registrar.histogram(
+                "mayfly_log_sequencing_duration_seconds",
+                "Time that a batch of entries took, from its end of gathering to durable",
+                log,
+                LATENCY_BUCKETS,
+            )?,
+            batch_entries: registrar.histogram(
+                "mayfly_log_batch_entries",
+                "Entries in a batch",
+                log,
+                BATCH_BUCKETS,
+            )?,
+            sequencing_failures: registrar.counter(
+                "mayfly_log_sequencing_failures_total",
+                "Batches that came to nothing, by what failed",
+                &["log", "reason"],
+            )?,
+            integrity_errors: registrar.counter(
+                "mayfly_log_integrity_errors_total",
+                "Times that the log was found damaged, or two computations differed; any is an incident",
+                log,
+            )?,
+            tiles_written: registrar.counter(
+                "mayfly_log_tiles_written_total",
+                "Files that the log wrote, by kind",
+                &["log", "kind"],
+            )?,
+            bytes_written: registrar.counter(
+                "mayfly_log_bytes_written_total",
+                "Octets that the log wrote, by kind of file",
+                &["log", "kind"],
+            )?,
+            checkpoint_timestamp: registrar.gauge(
+                "mayfly_log_checkpoint_timestamp_seconds",
+                "The time in the published checkpoint, seconds since 1970",
+                log,
+            )?,
+        })
+    }
+
+    pub(super) fn signing(&self, key: &str, backend: &str) -> SigningMetrics {
+        let operations = |result| {
+            self.signing_operations
+                .with_label_values(&[key, backend, result])
+        };
+        SigningMetrics {
+            ok: operations("ok"),
+            error: operations("error"),
+            duration: self.signing_duration.with_label_values(&[key, backend]),
+        }
+    }
+
+    pub(super) fn store(&self, backend: &str) -> StoreMetrics {
+        StoreMetrics(StoreOperation::ALL.map(|operation| {
+            let op = operation.label();
+            let operations = |result| {
+                self.store_operations
+                    .with_label_values(&[backend, op, result])
+            };
+            Operation {
+                ok: operations("ok"),
+                error: operations("error"),
+                duration: self.store_duration.with_label_values(&[backend, op]),
+            }
+        }))
+    }
+
+    pub(super) fn ct_log(&self, log: &str) -> CtLogMetrics {
+        CtLogMetrics {
+            by_result: SubmissionResult::ALL.map(|result| {
+                self.ct_submissions
+                    .with_label_values(&[log, result.label()])
+            }),
+            duration: self.ct_submission_duration.with_label_values(&[log]),
+            up: self.ct_log_up.with_label_values(&[log]),
+            last_sct: self.ct_last_sct.with_label_values(&[log]),
+        }
+    }
+
+    pub(super) fn log(&self, log: &str) -> LogMetrics {
+        let appends = |result| self.appends.with_label_values(&[log, result]);
+        let failures = |reason| self.sequencing_failures.with_label_values(&[log, reason]);
+        let written = |kind| Written {
+            files: self.tiles_written.with_label_values(&[log, kind]),
+            bytes: self.bytes_written.with_label_values(&[log, kind]),
+        };
+        LogMetrics {
+            appended: appends("ok"),
+            overloaded: appends("overloaded"),
+            append_failed: appends("error"),
+            append_wait: self.append_wait.with_label_values(&[log]),
+            pending_entries: self.pending_entries.with_label_values(&[log]),
+            sequencing_duration: self.sequencing_duration.with_label_values(&[log]),
+            batch_entries: self.batch_entries.with_label_values(&[log]),
+            store_failures: failures("store"),
+            sign_failures: failures("sign"),
+            clock_failures: failures("clock"),
+            integrity_errors: self.integrity_errors.with_label_values(&[log]),
+            hash_tiles: written("tile"),
+            data_tiles: written("data"),
+            checkpoints: written("checkpoint"),
+            checkpoint_timestamp: self.checkpoint_timestamp.with_label_values(&[log]),
+        }
+    }
+}
+
+/// What is counted of a key.
+#[derive(Clone, Debug)]
+pub struct SigningMetrics {
+    ok: IntCounter,
+    error: IntCounter,
+    duration: Histogram,
+}
+
+impl SigningMetrics {
+    /// Counts a signature that was asked for.
+    pub fn signed(&self, is_ok: bool, duration: Duration) {
+        if is_ok { &self.ok } else { &self.error }.inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+}
+
+/// An operation on a store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreOperation {
+    /// Reading a blob.
+    Get,
+    /// Writing a blob that may be replaced.
+    Put,
+    /// Writing a blob that never changes.
+    PutIf,
+    /// Making a segment of the journal durable.
+    Commit,
+}
+
+impl StoreOperation {
+    const ALL: [Self; 4] = [Self::Get, Self::Put, Self::PutIf, Self::Commit];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::PutIf => "put_if",
+            Self::Commit => "fsync",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    ok: IntCounter,
+    error: IntCounter,
+    duration: Histogram,
+}
+
+/// What is counted of a store.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics([Operation; 4]);
+
+impl StoreMetrics {
+    /// Counts an operation.
+    pub fn operated(&self, operation: StoreOperation, is_ok: bool, duration: Duration) {
+        let [get, put, put_if, commit] = &self.0;
+        let series = match operation {
+            StoreOperation::Get => get,
+            StoreOperation::Put => put,
+            StoreOperation::PutIf => put_if,
+            StoreOperation::Commit => commit,
+        };
+        if is_ok { &series.ok } else { &series.error }.inc();
+        series.duration.observe(duration.as_secs_f64());
+    }
+}
+
+/// What a submission to a log came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SubmissionResult {
+    /// A timestamp.
+    Ok,
+    /// No answer in time.
+    Timeout,
+    /// The log refused it.
+    Rejected,
+    /// A timestamp that does not verify.
+    BadSct,
+    /// The log cannot take it now.
+    Unavailable,
+}
+
+impl SubmissionResult {
+    const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Timeout,
+        Self::Rejected,
+        Self::BadSct,
+        Self::Unavailable,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Timeout => "timeout",
+            Self::Rejected => "rejected",
+            Self::BadSct => "bad_sct",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What is counted of submissions to a certificate transparency log.
+#[derive(Clone, Debug)]
+pub struct CtLogMetrics {
+    by_result: [IntCounter; 5],
+    duration: Histogram,
+    up: IntGauge,
+    last_sct: IntGauge,
+}
+
+impl CtLogMetrics {
+    /// Counts a submission; `sct_millis` is the time in its timestamp, milliseconds since 1970.
+    pub fn submitted(&self, result: SubmissionResult, sct_millis: Option<u64>, duration: Duration) {
+        let [ok, timeout, rejected, bad_sct, unavailable] = &self.by_result;
+        let counter = match result {
+            SubmissionResult::Ok => ok,
+            SubmissionResult::Timeout => timeout,
+            SubmissionResult::Rejected => rejected,
+            SubmissionResult::BadSct => bad_sct,
+            SubmissionResult::Unavailable => unavailable,
+        };
+        counter.inc();
+        self.duration.observe(duration.as_secs_f64());
+        self.up.set(i64::from(result == SubmissionResult::Ok));
+        if let Some(millis) = sct_millis {
+            self.last_sct
+                .set(i64::try_from(millis / 1000).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Files of one kind that a log wrote.
+#[derive(Clone, Debug)]
+pub struct Written {
+    files: IntCounter,
+    bytes: IntCounter,
+}
+
+impl Written {
+    /// Counts a file.
+    pub fn wrote(&self, octets: usize) {
+        self.files.inc();
+        self.bytes.inc_by(octets as u64);
+    }
+}
+
+/// What is counted of a log of ours.
+#[derive(Clone, Debug)]
+pub struct LogMetrics {
+    /// Entries that got a durable place.
+    pub appended: IntCounter,
+    /// Entries that found the queue full.
+    pub overloaded: IntCounter,
+    /// Entries that got no place for another reason.
+    pub append_failed: IntCounter,
+    /// How long an entry waited for its place, in seconds.
+    pub append_wait: Histogram,
+    /// Entries that wait.
+    pub pending_entries: IntGauge,
+    /// How long a batch took, in seconds.
+    pub sequencing_duration: Histogram,
+    /// How many entries a batch holds.
+    pub batch_entries: Histogram,
+    /// Batches that the store did not take.
+    pub store_failures: IntCounter,
+    /// Batches that the key did not sign.
+    pub sign_failures: IntCounter,
+    /// Batches that a clock behind the log's newest timestamp kept out.
+    pub clock_failures: IntCounter,
+    /// Damage, or two computations that differ.
+    pub integrity_errors: IntCounter,
+    /// Full tiles of hashes.
+    pub hash_tiles: Written,
+    /// Full tiles of entries.
+    pub data_tiles: Written,
+    /// Checkpoints.
+    pub checkpoints: Written,
+    /// The time in the published checkpoint, seconds since 1970.
+    pub checkpoint_timestamp: IntGauge,
+}
