@@ -79,7 +79,7 @@ impl Stages {
             .build();
         let runtime = runtime.expect("a runtime");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let random: Arc<dyn Random> = Arc::new(SystemRandomness::default());
+        let random: Arc<dyn Random> = Arc::new(SystemRandomness);
         let keys = Arc::new(TestKeys::generate().expect("keys"));
         let issuer = TestIssuer::new(ISSUER.to_owned(), keys, Arc::clone(&clock));
         let file = format!(
@@ -116,6 +116,7 @@ impl Stages {
             signer: Arc::new(InMemoryKey::generate(NewKey::P256).expect("a key").0),
             clock,
             random: Arc::clone(&random),
+            metrics: None,
             on_fatal: Arc::new(|why| eprintln!("the log failed: {why}")),
         };
         let url = url::Url::parse("https://ca.example.com").expect("a URL");

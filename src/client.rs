@@ -15,6 +15,7 @@ use crate::ca::precertificate::SCT_LIST_OID;
 use crate::ca::tbs::without_extension;
 use crate::random::{Random, RandomError};
 use crate::tlog::tree::{Hash, leaf_hash, sha256};
+use crate::x509::der;
 
 /// A key that lives as long as one signature takes.
 #[derive(Debug)]
@@ -190,9 +191,11 @@ pub fn check_certificate(
     }
     let issuer = extension(&leaf, "1.3.6.1.4.1.57264.1.8")
         .or_failed("the certificate names no token issuer")?;
-    if issuer.strip_prefix(&[0x0c]).and_then(|rest| rest.get(1..))
-        != Some(expected.issuer.as_bytes())
-    {
+    let is_expected = matches!(
+        der::expect(issuer, der::tag::UTF8_STRING),
+        Ok((text, [])) if text.content == expected.issuer.as_bytes()
+    );
+    if !is_expected {
         return failed("the certificate names another token issuer");
     }
 
@@ -243,9 +246,7 @@ struct Sct<'a> {
 
 impl<'a> Sct<'a> {
     fn only_one_of(extension: &'a [u8]) -> Option<Self> {
-        let (list, []) =
-            crate::x509::der::expect(extension, crate::x509::der::tag::OCTET_STRING).ok()?
-        else {
+        let (list, []) = der::expect(extension, der::tag::OCTET_STRING).ok()? else {
             return None;
         };
         let (list, []) = vector(list.content)? else {

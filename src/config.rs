@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::ErrorDetail;
 use crate::ca::request::PermittedAlgorithms;
 use crate::ctlog::embedded::{EmbeddedLogConfig, EmbeddedLogSettings};
+use crate::limits::{Networks, RateLimits};
 use crate::logging::LogFormat;
 use crate::trust::ExternalTrust;
 
@@ -242,6 +243,24 @@ settings! {
     /// The largest request body [default: 128KiB]
     #[arg(long, env = "MAYFLY_MAX_BODY_BYTES", value_name = "SIZE")]
     max_body_bytes: Size,
+    /// Requests for a certificate that are worked on or wait within; further ones get 503 [default: 1024]
+    #[arg(long, env = "MAYFLY_MAX_WAITING", value_name = "N")]
+    max_waiting: usize,
+    /// Limits of requests for a certificate, KEY=RATE:BURST with commas between: KEY is `ip`, `issuer`, `subject` or
+    /// `global`, RATE a number a second, or with /m or /h a minute or an hour [default: none]
+    #[arg(long, env = "MAYFLY_RATE_LIMIT", value_name = "LIST")]
+    rate_limit: RateLimits,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` or `Forwarded` is believed, separated by commas
+    /// [default: none]
+    #[arg(long, env = "MAYFLY_TRUSTED_PROXIES", value_name = "LIST")]
+    trusted_proxies: Networks,
+    /// Connections at the same time; further ones wait to be accepted [default: 10000]
+    #[arg(long, env = "MAYFLY_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: usize,
+    /// Connections of one address at the same time, 0 for any number; those of this machine and of trusted proxies are
+    /// not counted [default: 256]
+    #[arg(long, env = "MAYFLY_MAX_CONNECTIONS_PER_IP", value_name = "N")]
+    max_connections_per_ip: usize,
     /// How long a connection is kept for its next request [default: 30s]
     #[arg(
         long,
@@ -268,7 +287,7 @@ settings! {
     /// Refuse to start where a warning would do
     #[arg(long, env = "MAYFLY_STRICT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     strict: bool,
-    /// Take private keys that others can read
+    /// Take private keys that others can read or replace
     #[arg(long, env = "MAYFLY_ALLOW_INSECURE_PERMISSIONS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     allow_insecure_permissions: bool,
 }
@@ -542,6 +561,16 @@ pub struct ServerConfig {
     pub permitted: PermittedAlgorithms,
     /// The largest request body, in octets.
     pub max_body_bytes: usize,
+    /// Requests for a certificate that are worked on or wait within.
+    pub max_waiting: usize,
+    /// How often clients may ask.
+    pub rate_limits: RateLimits,
+    /// Whose word about a client's address is taken.
+    pub trusted_proxies: Networks,
+    /// Connections at the same time.
+    pub max_connections: usize,
+    /// Connections of one address at the same time; 0 for any number.
+    pub max_connections_per_ip: usize,
     /// How long a connection is kept for its next request.
     pub idle_timeout: Duration,
     /// How long a stop waits.
@@ -552,7 +581,7 @@ pub struct ServerConfig {
     pub error_detail: ErrorDetail,
     /// Refuse where a warning would do.
     pub strict: bool,
-    /// Take private keys that others can read.
+    /// Take private keys that others can read or replace.
     pub allow_insecure_permissions: bool,
     /// Other services for the trust files.
     pub external: ExternalTrust,
@@ -615,6 +644,12 @@ impl ServerConfig {
         if settings.workers == Some(0) {
             findings.push("workers: 0 threads serve nobody; give 1 or more".to_owned());
         }
+        if settings.max_waiting == Some(0) {
+            findings.push("max-waiting: 0 requests serve nobody; give 1 or more".to_owned());
+        }
+        if settings.max_connections == Some(0) {
+            findings.push("max-connections: 0 connections serve nobody; give 1 or more".to_owned());
+        }
         let in_data_dir = data_dir.join("identity.yaml");
         let identity_config = settings.identity_config.unwrap_or_else(|| {
             if in_data_dir.exists() {
@@ -651,6 +686,11 @@ impl ServerConfig {
             log: (!no_ct).then_some(log),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
+            max_waiting: settings.max_waiting.unwrap_or(1024),
+            rate_limits: settings.rate_limit.unwrap_or_default(),
+            trusted_proxies: settings.trusted_proxies.unwrap_or_default(),
+            max_connections: settings.max_connections.unwrap_or(10_000),
+            max_connections_per_ip: settings.max_connections_per_ip.unwrap_or(256),
             idle_timeout: settings
                 .idle_timeout
                 .map_or(Duration::from_secs(30), |span| span.0),

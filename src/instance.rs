@@ -151,6 +151,7 @@ impl NewInstance<'_> {
             clock: Arc::clone(self.clock),
             random: Arc::clone(self.random),
             // Creation reports its errors; nothing has been promised yet.
+            metrics: None,
             on_fatal: Arc::new(|_| {}),
         };
         EmbeddedLog::create(&settings, &parts)?;

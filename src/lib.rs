@@ -13,9 +13,11 @@ pub mod instance;
 pub mod listener;
 pub mod logging;
 pub mod server;
+pub mod systemd;
 
-// Layer 4: wire formats.
+// Layer 4: wire formats, and what they tell of the layers below.
 pub mod api;
+pub mod readiness;
 
 // Layer 3: what the product is for.
 pub mod ca;
@@ -30,6 +32,7 @@ pub mod tlog;
 // Layer 1: the outside world and its formats.
 pub mod fetch;
 pub mod keys;
+pub mod limits;
 pub mod store;
 pub mod x509;
 

@@ -31,6 +31,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::limits::ConnectionLimit;
+
+mod pulse;
+
+pub use pulse::Pulse;
+
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
 const BACKLOG: i32 = 2048;
 /// Time for the first bytes that tell the protocol, for a TLS handshake, and for a request's head.
@@ -65,6 +71,11 @@ pub struct ListenerConfig {
     pub tls: Option<Arc<ServerConfig>>,
     /// Threads that serve.
     pub workers: usize,
+    /// The most connections at a time. Beyond it nothing is accepted until one ends: the kernel lets clients wait, and no
+    /// descriptor is taken from the log.
+    pub max_connections: usize,
+    /// The most connections of one address.
+    pub by_address: Arc<ConnectionLimit>,
     /// How long a connection is kept for its next request.
     pub idle_timeout: Duration,
     /// How long a stop waits for requests that have begun.
@@ -77,6 +88,8 @@ pub struct Listener {
     pub server: Server,
     /// To stop it.
     pub handle: ServerHandle,
+    /// To find out whether its threads work.
+    pub pulse: Pulse,
 }
 
 impl fmt::Debug for Listener {
@@ -108,12 +121,17 @@ where
 {
     let builder = Server::build()
         .workers(config.workers)
+        .max_concurrent_connections(config.max_connections.div_ceil(config.workers.max(1)))
         .disable_signals()
         .shutdown_timeout(config.shutdown_grace.as_secs());
     let stopping = builder.graceful_shutdown_signal();
+    let pulse = Pulse::default();
+    let beating = pulse.clone();
     let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
+    let by_address = Arc::clone(&config.by_address);
     let server = builder
         .listen(name, socket, move || {
+            beating.add_this_thread();
             let application = application()
                 .into_factory()
                 .map_err(|error| error.into().error_response());
@@ -127,14 +145,17 @@ where
                 .client_request_timeout(FIRST_BYTES_TIMEOUT)
                 .finish(map_config(application, |()| AppConfig::default()));
             let (tls, stopping) = (tls.clone(), stopping.clone());
+            let by_address = Arc::clone(&by_address);
             fn_factory(move || {
                 let http = http.new_service(());
                 let (tls, stopping) = (tls.clone(), stopping.clone());
+                let by_address = Arc::clone(&by_address);
                 async move {
                     Ok::<_, ()>(Mux {
                         http: Rc::new(http.await?),
                         tls,
                         stopping,
+                        by_address,
                         silence: idle_timeout + REQUEST_TIMEOUT,
                     })
                 }
@@ -144,6 +165,7 @@ where
     Ok(Listener {
         handle: server.handle(),
         server,
+        pulse,
     })
 }
 
@@ -152,6 +174,7 @@ struct Mux<H> {
     http: Rc<H>,
     tls: Option<Arc<ServerConfig>>,
     stopping: actix_server::GracefulShutdownSignal,
+    by_address: Arc<ConnectionLimit>,
     /// How long a connection may go without an answer.
     silence: Duration,
 }
@@ -176,8 +199,18 @@ where
             self.stopping.clone(),
             self.silence,
         );
+        let by_address = Arc::clone(&self.by_address);
         Box::pin(async move {
             let peer = io.peer_addr().ok();
+            // A connection that has no peer any more is at its end.
+            let Some(_open) = peer.and_then(|peer| by_address.open(peer.ip())) else {
+                tracing::debug!(
+                    event = "connection_refused",
+                    ?peer,
+                    "connection closed: its address has as many as it may have"
+                );
+                return Ok(());
+            };
             // Answers are small; waiting to fill a packet only delays them. A socket that refuses the option still works.
             let _ = io.set_nodelay(true);
             let opening = timeout(FIRST_BYTES_TIMEOUT, open(io, tls));

@@ -1,5 +1,6 @@
 //! Log lines: one event a line on standard error, as JSON for machines or as text for people.
 
+use std::any::Any;
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::{Clock, SystemClock};
+use crate::identity::excerpt::is_invisible;
 
 mod writer;
 
@@ -72,7 +74,28 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
             .compact()
             .try_init()
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        log_panic(location.as_deref(), panic.payload());
+    }));
+    Ok(())
+}
+
+/// Writes where a panic was, as one line. Of its text only what stands in the source: the rest may hold what clients sent.
+fn log_panic(location: Option<&str>, payload: &dyn Any) {
+    let thread = std::thread::current();
+    tracing::error!(
+        event = "panicked",
+        thread = thread.name(),
+        location,
+        error = payload.downcast_ref::<&'static str>(),
+        "a defect: please report it"
+    );
+    if thread.name() == Some("main") {
+        // Nobody else would before the process ends.
+        flush();
+    }
 }
 
 /// Waits until the lines so far are written, for a second at most. To be called before the process ends.
@@ -240,20 +263,22 @@ fn write_string(writer: &mut Writer<'_>, text: fmt::Arguments<'_>) -> fmt::Resul
     writer.write_char('"')
 }
 
-/// Passes text on as the inside of a JSON string.
+/// Passes text on as the inside of a JSON string. What could move a cursor or turn text around on an operator's screen is
+/// escaped too, although JSON does not ask for that.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl Write for Escaped<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(plain) = rest.find(|one: char| matches!(one, '"' | '\\' | '\0'..='\x1f')) {
+        let needs_escape = |one: char| matches!(one, '"' | '\\') || is_invisible(one);
+        while let Some(plain) = rest.find(needs_escape) {
             let (before, from) = rest.split_at(plain);
             self.0.write_str(before)?;
             let mut characters = from.chars();
             match characters.next() {
                 Some(quote @ ('"' | '\\')) => write!(self.0, "\\{quote}")?,
                 Some('\n') => self.0.write_str("\\n")?,
-                Some(control) => write!(self.0, "\\u{:04x}", u32::from(control))?,
+                Some(invisible) => write!(self.0, "\\u{:04x}", u32::from(invisible))?,
                 None => {}
             }
             rest = characters.as_str();
@@ -344,13 +369,33 @@ mod tests {
 
     #[test]
     fn no_text_can_end_its_string_or_its_line() {
-        let text = "\" \\ \n \r \t \0 \x1f \u{7f} \u{2028} é {}";
+        let text = "\" \\ \n \r \t \0 \x1f \u{7f} \u{9b} \u{202e} \u{2028} é {}";
         let line = line_of(|| tracing::info!(text, "{text}"));
         assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.ends_with("}\n") && !line.trim_end().contains(is_invisible));
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(
             (&line["text"], &line["message"]),
             (&text.into(), &text.into())
+        );
+    }
+
+    #[test]
+    fn a_panic_is_a_line_that_repeats_only_what_the_source_says() {
+        let line = line_of(|| log_panic(Some("src/x.rs:1:2"), &"a defect"));
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["event"], &line["location"], &line["error"]),
+            (
+                &"panicked".into(),
+                &"src/x.rs:1:2".into(),
+                &"a defect".into()
+            )
+        );
+        let line = line_of(|| log_panic(None, &format!("not a number: {}", "what was sent")));
+        assert!(
+            line.contains("panicked") && !line.contains("what was sent"),
+            "{line}"
         );
     }
 

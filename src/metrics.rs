@@ -207,30 +207,39 @@ impl Stage {
     }
 }
 
-/// Which limit on the rate of requests was exceeded.
+/// Which limit was exceeded: one on the rate of requests, or that of connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RateScope {
     /// That of one client address.
-    Address,
+    Ip,
     /// That of one issuer.
     Issuer,
     /// That of one subject.
     Subject,
     /// That over all.
     Global,
+    /// That of the connections of one client address.
+    Connections,
 }
 
 impl RateScope {
-    const ALL: [Self; 4] = [Self::Address, Self::Issuer, Self::Subject, Self::Global];
+    const ALL: [Self; 5] = [
+        Self::Ip,
+        Self::Issuer,
+        Self::Subject,
+        Self::Global,
+        Self::Connections,
+    ];
 
     /// The label.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Address => "address",
+            Self::Ip => "ip",
             Self::Issuer => "issuer",
             Self::Subject => "subject",
             Self::Global => "global",
+            Self::Connections => "connections",
         }
     }
 }
@@ -562,7 +571,7 @@ impl Metrics {
         histogram.observe(duration.as_secs_f64());
     }
 
-    /// Counts a request that exceeded a limit on its rate.
+    /// Counts what was turned away by a limit.
     pub fn rate_limited(&self, scope: RateScope) {
         self.rate_limited.with_label_values(&[scope.label()]).inc();
     }

@@ -90,7 +90,7 @@ reasons! {
     CaUnavailable => "ca_unavailable",
     /// The CA failed.
     CaError => "ca_error",
-    /// The transparency log did not answer in time, or cannot write.
+    /// The transparency log takes nothing now.
     CtUnavailable => "ct_unavailable",
     /// The transparency log refused the precertificate.
     CtRejected => "ct_rejected",

@@ -10,33 +10,48 @@ use std::time::Duration;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
 use crate::api::ct::LogSite;
 use crate::api::fulcio::Documents;
 use crate::api::observe::observe;
+use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard};
 use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
+use crate::ctlog::metered::MeteredLog;
 use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
-use crate::listener::{self, ListenerConfig, TlsError};
+use crate::keys::metered::MeteredSigner;
+use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
+use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
-use crate::metrics::Metrics;
-use crate::random::Random;
+use crate::metrics::{Metrics, RateScope};
+use crate::random::{Random, WatchedRandomness};
+use crate::readiness::{Readiness, Watched};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
+use crate::store::metered::MeteredStore;
+use crate::systemd::Supervisor;
+use crate::tlog::tree::sha256;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 
 /// The largest identity file that is read, in bytes.
 const MAX_IDENTITY_BYTES: u64 = 4 << 20;
+/// What bodies longer than those of clients may take of memory at the same time, in bytes.
+const LONG_BODIES_BYTES: usize = 16 << 20;
+/// Descriptors that are kept for the log, the keys, the issuers and the metrics.
+const RESERVED_DESCRIPTORS: usize = 128;
+/// With fewer descriptors for connections a server is of no use.
+const FEWEST_CONNECTIONS: usize = 16;
 
 /// Where time, randomness and the addresses of other hosts come from.
 #[derive(Clone, Debug)]
@@ -162,14 +177,20 @@ impl Sockets {
 pub struct Parts {
     /// What waits for other machines runs here: actix's workers each have a runtime of one thread.
     runtime: Runtime,
+    /// What happens is counted here.
+    pub metrics: Arc<Metrics>,
     /// Who may ask.
     pub issuers: Issuers,
+    /// The start of the SHA-256 of the identity file, hex.
+    config_digest: String,
     /// Who signs.
     pub authority: Authority,
     /// Our own log, which is served to its readers.
     pub log: Option<Arc<EmbeddedLog>>,
     /// Where precertificates go: to our own log. `None` with `--no-ct`.
     pub submit_to: Option<Arc<dyn CtLog>>,
+    /// Where serial numbers come from.
+    serials: Arc<dyn Random>,
 }
 
 impl Parts {
@@ -189,14 +210,21 @@ impl Parts {
             .enable_all()
             .build()
             .map_err(|error| StartError::System(format!("cannot start a runtime: {error}")))?;
-        let issuers = load_issuers(&config.identity_config, config.strict)?;
+        let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        let serials = WatchedRandomness::new(Arc::clone(random))
+            .map_err(|error| StartError::System(error.to_string()))?;
+        let (issuers, config_digest) = load_issuers(&config.identity_config, config.strict)?;
         let passphrase = config
             .ca_key_password_file
             .as_deref()
             .map(Passphrase::from_file)
             .transpose()?;
-        let authority =
-            runtime.block_on(load_authority(config, passphrase.as_ref(), clock.as_ref()))?;
+        let authority = runtime.block_on(load_authority(
+            config,
+            passphrase.as_ref(),
+            clock.as_ref(),
+            &metrics,
+        ))?;
         let log = match &config.log {
             Some(settings) => {
                 let folder = log_folder(&config.data_dir);
@@ -214,19 +242,33 @@ impl Parts {
                     source,
                 };
                 let parts = EmbeddedLogParts {
-                    store: Arc::new(
-                        Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
-                    ),
-                    signer: Arc::new(key),
+                    store: Arc::new(MeteredStore::new(
+                        Arc::new(
+                            Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
+                        ),
+                        metrics.store("folder"),
+                    )),
+                    signer: Arc::new(MeteredSigner::new(
+                        Arc::new(key),
+                        metrics.signing("ct", "file"),
+                    )),
                     clock: Arc::clone(clock),
                     random: Arc::clone(random),
+                    metrics: Some(metrics.log(settings.name())),
                     on_fatal: Arc::new(stop_at_once),
                 };
                 let log = EmbeddedLog::open(settings.clone(), &parts).map_err(|source| {
                     let folder = folder.clone();
                     StartError::Log { folder, source }
                 })?;
-                log.store_issuers(authority.chain()).map_err(in_store)?;
+                match log.store_issuers(authority.chain()) {
+                    // They are stored before the first entry that needs them; until then the log can be read.
+                    Err(error) if error.is_passing() => tracing::error!(
+                        error = error.to_string(),
+                        "the CA's certificates cannot be stored in the log"
+                    ),
+                    stored => stored.map_err(in_store)?,
+                }
                 Some(Arc::new(log))
             }
             None => {
@@ -239,10 +281,13 @@ impl Parts {
         };
         Ok(Self {
             runtime,
+            metrics: Arc::new(metrics),
             issuers,
+            config_digest,
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
+            serials: Arc::new(serials),
         })
     }
 }
@@ -255,6 +300,7 @@ pub struct Server {
     listener: ListenerConfig,
     trust: TrustMaterial,
     runtime: Runtime,
+    supervisor: Option<Supervisor>,
 }
 
 impl std::fmt::Debug for Server {
@@ -297,10 +343,13 @@ impl Server {
         } = environment.clone();
         let Parts {
             runtime,
+            metrics,
             issuers,
+            config_digest,
             authority,
             log,
             submit_to,
+            serials,
         } = parts;
         let tls = config
             .tls
@@ -309,6 +358,7 @@ impl Server {
             .transpose()?;
 
         let published = issuers.configuration();
+        let all_issuers = issuers.all().into_iter().map(Arc::clone).collect();
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
@@ -323,8 +373,11 @@ impl Server {
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
+        let rates = RateLimiter::new(&config.rate_limits, random.as_ref())
+            .map_err(|error| StartError::System(error.to_string()))?;
+        let rates = Arc::new(rates);
         let chain = Arc::clone(authority.chain());
-        let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
+        announce(&metrics, &chain, &published, &config_digest);
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
@@ -337,30 +390,56 @@ impl Server {
             .map(|certificate| certificate.public_key_der().to_vec())
             .chain(log.iter().map(|log| log.public_key_der().to_vec()))
             .collect::<Vec<_>>();
-        let ca = CertificateAuthority {
+        let submit_to = submit_to.map(|log| {
+            let counted = metrics.ct_log(log.name());
+            Arc::new(MeteredLog::new(log, counted)) as Arc<dyn CtLog>
+        });
+        let ca = Arc::new(CertificateAuthority {
             tokens,
+            rates: Arc::clone(&rates),
             // Whoever proves to hold one of our own keys is no client.
             permitted: config.permitted.clone().reserving(own_keys),
             authority,
             log: submit_to,
+            clock_guard: ClockGuard::new(Arc::clone(&clock)),
             clock,
-            random: Arc::clone(&random),
+            metrics: Arc::clone(&metrics),
+            random: serials,
+        });
+        let watched = Watched {
+            ca: Arc::clone(&ca),
+            log: log.clone(),
+            issuers: all_issuers,
+            config_digest,
         };
         let api = Arc::new(Api {
             documents: Documents::new(&chain, &published),
             ca,
+            readiness: Readiness::new(watched, Arc::clone(&metrics)),
+            dropped_log_lines: logging::dropped_lines,
             log: log
                 .clone()
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
-            metrics: Arc::new(metrics),
+            metrics: Arc::clone(&metrics),
             random,
             error_detail: config.error_detail,
             max_body_bytes: config.max_body_bytes,
+            admission: Admission::new(config.max_waiting),
+            long_bodies: Admission::new((LONG_BODIES_BYTES / config.max_body_bytes.max(1)).max(1)),
+            rates,
+            trusted_proxies: config.trusted_proxies.clone(),
+            repeats: Repeats::default(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
         let listener = ListenerConfig {
             tls,
             workers: config.workers,
+            max_connections: max_connections(config.max_connections)?,
+            by_address: ConnectionLimit::new(
+                config.max_connections_per_ip,
+                config.trusted_proxies.clone(),
+                move || metrics.rate_limited(RateScope::Connections),
+            ),
             idle_timeout: config.idle_timeout,
             shutdown_grace: config.shutdown_grace,
         };
@@ -371,7 +450,14 @@ impl Server {
             listener,
             trust,
             runtime,
+            supervisor: None,
         })
+    }
+
+    /// Tells a supervisor when it serves, while it works, and when it stops.
+    #[must_use]
+    pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// What clients of this server must trust.
@@ -405,10 +491,12 @@ impl Server {
             sockets,
             listener,
             runtime,
+            supervisor,
             trust: _,
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
         let is_stopping = Arc::clone(&api.is_stopping);
+        let sequenced = log.clone();
         let addresses = (
             sockets.api.local_addr().ok(),
             sockets.metrics.local_addr().ok(),
@@ -419,6 +507,7 @@ impl Server {
             "http"
         };
 
+        let background = runtime.handle().clone();
         let served = actix_web::rt::System::new().block_on(async move {
             let (first, metrics_api) = (Arc::clone(&api), Arc::clone(&api));
             let public = listener::serve("api", sockets.api, &listener, move || {
@@ -434,6 +523,8 @@ impl Server {
             let private = ListenerConfig {
                 tls: None,
                 workers: 1,
+                max_connections: RESERVED_DESCRIPTORS / 4,
+                by_address: ConnectionLimit::new(0, Networks::default(), || {}),
                 idle_timeout: listener.idle_timeout,
                 shutdown_grace: Duration::from_secs(1),
             };
@@ -452,19 +543,31 @@ impl Server {
                 metrics_listen = metrics_address.map(tracing::field::display),
                 "serving"
             );
+            let mut watch = None;
+            if let Some(supervisor) = &supervisor {
+                supervisor.ready();
+                watch = supervisor
+                    .watch(fault_of(public.pulse, sequenced))
+                    .map_err(failed)?;
+            }
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
+            background.spawn(async move { first.readiness.watch().await });
             let handles = [public.handle.clone(), metrics.handle.clone()];
             let stopping = async move {
                 stop.await;
                 is_stopping.store(true, Ordering::Relaxed);
                 tracing::info!(event = "stopping", "finishing the requests that have begun");
+                if let Some(supervisor) = supervisor {
+                    supervisor.stopping();
+                }
                 let [public, metrics] = handles;
                 public.stop(true).await;
                 metrics.stop(true).await;
             };
             let ((), public, metrics) =
                 futures_util::future::join3(stopping, public.server, metrics.server).await;
+            drop(watch);
             public.and(metrics).map_err(failed)
         });
         if let Some(log) = log {
@@ -474,6 +577,51 @@ impl Server {
         runtime.shutdown_timeout(Duration::from_secs(1));
         tracing::info!(event = "stopped", "stopped");
         served
+    }
+}
+
+/// How many connections there may be: as many as are asked for, as far as the system's limit of open files goes.
+fn max_connections(asked: usize) -> Result<usize, StartError> {
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let possible = limit.saturating_sub(RESERVED_DESCRIPTORS);
+    if possible < FEWEST_CONNECTIONS.min(asked) {
+        return Err(StartError::System(format!(
+            "the limit of open files is {limit}; give {} or more (ulimit -n, LimitNOFILE): {RESERVED_DESCRIPTORS} for the \
+             log and what surrounds it, the others for connections",
+            RESERVED_DESCRIPTORS + FEWEST_CONNECTIONS
+        )));
+    }
+    if possible < asked {
+        tracing::warn!(
+            event = "descriptor_limit",
+            limit,
+            max_connections = possible,
+            "the limit of open files allows fewer connections than max-connections"
+        );
+    }
+    Ok(possible.min(asked))
+}
+
+/// Finds out what in a server hangs, if anything: a thread that serves, or the log's sequencer.
+fn fault_of(
+    workers: Pulse,
+    log: Option<Arc<EmbeddedLog>>,
+) -> impl FnMut(Duration) -> Option<&'static str> + Send {
+    let mut last_step = 0;
+    move |timeout| {
+        let step = log.as_deref().map_or(0, |log| log.log().sequencer_steps());
+        let is_stuck = step == last_step && !step.is_multiple_of(2);
+        last_step = step;
+        if is_stuck {
+            Some("the log's sequencer hangs")
+        } else if !workers.is_felt_within(timeout) {
+            Some("a thread of the API hangs")
+        } else {
+            None
+        }
     }
 }
 
@@ -492,7 +640,7 @@ fn stop_at_once(what: &str) {
 ///
 /// # Errors
 /// With every finding that is an error; in strict mode, with the warnings too.
-pub fn load_issuers(path: &Path, is_strict: bool) -> Result<Issuers, ConfigError> {
+pub fn load_issuers(path: &Path, is_strict: bool) -> Result<(Issuers, String), ConfigError> {
     let text = read_limited(path, MAX_IDENTITY_BYTES)?;
     let name = path.display().to_string();
     let lines = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect();
@@ -504,13 +652,40 @@ pub fn load_issuers(path: &Path, is_strict: bool) -> Result<Issuers, ConfigError
     for warning in &warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    Ok(issuers)
+    let digest = sha256(&[text.as_bytes()]);
+    let digest = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    Ok((issuers, digest.collect()))
+}
+
+/// Sets the metrics that never change.
+fn announce(
+    metrics: &Metrics,
+    chain: &CertificateChain,
+    issuers: &[IssuerConfiguration],
+    config_digest: &str,
+) {
+    let wildcard = issuers.iter().filter(|issuer| issuer.is_wildcard).count();
+    metrics.configured_issuers(issuers.len() - wildcard, wildcard);
+    let unverified = issuers
+        .iter()
+        .filter(|issuer| issuer.skip_email_verification);
+    metrics.insecure_settings(unverified.count());
+    metrics.configuration("identity", config_digest);
+    for certificate in chain.certificates() {
+        let role = if certificate.fingerprint() == chain.root().fingerprint() {
+            "root"
+        } else {
+            "intermediate"
+        };
+        metrics.ca_certificate(role, certificate.not_after().unix_timestamp());
+    }
 }
 
 async fn load_authority(
     config: &ServerConfig,
     passphrase: Option<&Passphrase>,
     clock: &dyn Clock,
+    metrics: &Metrics,
 ) -> Result<Authority, StartError> {
     let chain = Arc::new(load_chain(config)?);
     let key = file::load(
@@ -519,6 +694,7 @@ async fn load_authority(
         config.allow_insecure_permissions,
     )?;
     // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
+    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", "file"));
     Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
 }
 
@@ -538,7 +714,7 @@ pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError>
 /// When a file cannot be read.
 pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError> {
     let issuers =
-        load_issuers(&config.identity_config, false).map(|issuers| issuers.configuration());
+        load_issuers(&config.identity_config, false).map(|(issuers, _)| issuers.configuration());
     let folder = log_folder(&config.data_dir);
     let log = config
         .log

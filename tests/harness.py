@@ -143,15 +143,23 @@ def succeed(*command, env=None, cwd=None):
 @contextlib.contextmanager
 def serving(server, *arguments):
     """Runs `mayfly` with these arguments until the block ends; the block starts when `/healthz` answers 200."""
-    log = server.folder / "mayfly.log"
+    with running(server, [binary(), *arguments, "--metrics-listen", "127.0.0.1:0"], "/healthz"):
+        yield server
+
+
+@contextlib.contextmanager
+def running(server, command, health):
+    """Runs a program that serves `server` until the block ends; the block starts when the path `health` answers 200."""
+    name = Path(command[0]).name
+    log = server.folder / f"{name}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            [binary(), *map(str, arguments), "--metrics-listen", "127.0.0.1:0"], cwd=server.folder,
+            [str(part) for part in command], cwd=server.folder,
             stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )
     try:
-        await_health(server, process, log)
-        yield server
+        await_health(server, health, process, name, log)
+        yield
     finally:
         process.terminate()
         try:
@@ -159,19 +167,19 @@ def serving(server, *arguments):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"mayfly did not stop when asked; its log:\n{log.read_text()}") from None
+            raise AssertionError(f"{name} did not stop when asked; its log:\n{log.read_text()}") from None
 
 
-def await_health(server, process, log):
+def await_health(server, health, process, name, log):
     deadline = time.monotonic() + HANG_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            sys.exit(f"mayfly exited with {process.returncode} at its start:\n{log.read_text()}")
+            sys.exit(f"{name} exited with {process.returncode} at its start:\n{log.read_text()}")
         with contextlib.suppress(OSError):
-            if server.send("GET", "/healthz").status == 200:
+            if server.send("GET", health).status == 200:
                 return
         time.sleep(0.05)
-    sys.exit(f"mayfly is not healthy after {HANG_SECONDS} s:\n{log.read_text()}")
+    sys.exit(f"{name} is not healthy after {HANG_SECONDS} s:\n{log.read_text()}")
 
 
 @contextlib.contextmanager

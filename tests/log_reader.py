@@ -348,8 +348,9 @@ class Audit:
         self.compare_hash_tiles()
 
     def read_entries(self):
+        """Reads the entries that are not known yet; those that are end with a full tile."""
         last_timestamp = 0
-        for index, width in tiles(self.head.size):
+        for index, width in list(tiles(self.head.size))[len(self.leaves) // TILE_WIDTH :]:
             reader = Reader(self.log.tile("data", index, width))
             for _ in range(width):
                 entry = Entry.read(reader)
@@ -389,7 +390,7 @@ class Audit:
             hashes_of_level, level = [root_of(span) for span in spans], level + 1
 
     def find(self, found):
-        """Checks a certificate's SCT, and that its entry is in the tree."""
+        """Checks a certificate's SCT, and that its entry is in the tree. The tree has to be large enough."""
         sct, leaf, name = found.sct, found.leaf, found.name
         holds(sct.log_id == self.key.log_id, f"{name}: its SCT is another log's")
         self.key.check(sct.signed, leaf, f"{name}: SCT")
@@ -397,15 +398,66 @@ class Audit:
         if index is None:
             holds(leaf_hash(leaf) in self.leaves, f"{name}: no entry of the log is the certificate's")
         else:
+            holds(index < len(self.leaves), f"{name}: entry {index} is not in the log, which has {len(self.leaves)}")
             holds(self.leaves[index] == leaf_hash(leaf), f"{name}: entry {index} is not the certificate's")
+
+
+class Memory(Audit):
+    """A reader who comes back again and again, and forgets nothing: the log may only ever grow."""
+
+    def __init__(self, log, key):
+        super().__init__(log, key)
+        self.heads = []
+        self.subtrees = []
+
+    def look(self):
+        """Reads the checkpoint alone; its root is checked as soon as the entries under it are read."""
+        head = read_checkpoint(self.log.checkpoint(), self.key)
+        holds(head.size >= self.head.size, f"the log shrank from {self.head.size} entries to {head.size}")
+        holds(head.timestamp >= self.head.timestamp, "the checkpoint's time went back")
+        if head not in self.heads[-1:]:
+            self.heads.append(head)
+        self.head = head
+
+    def catch_up(self):
+        """Reads what is new, with the tile in which that begins, and checks every checkpoint seen since the last time."""
+        self.look()
+        known = self.leaves
+        self.leaves = known[: len(known) // TILE_WIDTH * TILE_WIDTH]
+        kept = len(self.leaves)
+        self.read_entries()
+        holds(self.leaves[kept : len(known)] == known[kept:], "entries that were published have changed")
+        waiting = sorted(self.heads, key=lambda head: head.size)
+        holds(not waiting or waiting[0].size >= len(known), "the log shrank")
+        for head in waiting:
+            while sum(size for size, _ in self.subtrees) < head.size:
+                self.grow(self.leaves[sum(size for size, _ in self.subtrees)])
+            holds(self.root() == head.root, f"the root over {head.size} entries is not that of a checkpoint seen before")
+        self.heads = []
+
+    def grow(self, leaf):
+        """Adds a leaf to the perfect subtrees, largest first, of which two of one size become one."""
+        size = 1
+        while self.subtrees and self.subtrees[-1][0] == size:
+            leaf = sha256(b"\x01", self.subtrees.pop()[1], leaf)
+            size *= 2
+        self.subtrees.append((size, leaf))
+
+    def root(self):
+        roots = [root for _, root in self.subtrees] or [sha256()]
+        root = roots.pop()
+        while roots:
+            root = sha256(b"\x01", roots.pop(), root)
+        return root
 
 
 class Found:
     """A certificate that has to be in the log."""
 
-    def __init__(self, path):
-        self.name = path.name
-        leaf, issuer, *_ = pem_blocks(path.read_text(), "CERTIFICATE")
+    def __init__(self, name, chain):
+        """Takes a chain in PEM, leaf first."""
+        self.name = name
+        leaf, issuer, *_ = pem_blocks(chain, "CERTIFICATE")
         tbs, value = without_extension(leaf, SCT_LIST)
         self.sct = Sct.read(value)
         self.index = leaf_index(self.sct.extensions)
@@ -415,7 +467,7 @@ class Found:
 
 def audit(arguments):
     key = Key.of(arguments.key.read_text())
-    certificates = [Found(path) for path in arguments.cert]
+    certificates = [Found(path.name, path.read_text()) for path in arguments.cert]
     result = Audit(Log(arguments.url), key)
     indexes = [found.index for found in certificates if found.index is not None]
     if indexes:

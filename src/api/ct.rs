@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode, header};
+use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::api::guard;
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, MMD_SECONDS};
 use crate::store::StoreError;
@@ -159,10 +161,11 @@ pub fn configure(config: &mut web::ServiceConfig, site: &LogSite) {
     let prefix = format!("/ct/{}/", site.log.name());
     let site = site.clone();
     let pattern = format!("{prefix}{{path:.*}}");
-    config.service(web::resource(pattern).to(move |request: HttpRequest| {
+    let read = move |request: HttpRequest| {
         let answer = answer(&site, &prefix, &request);
         async { answer }
-    }));
+    };
+    config.service(web::resource(pattern).to(read).wrap(from_fn(guard)));
 }
 
 fn answer(site: &LogSite, prefix: &str, request: &HttpRequest) -> HttpResponse {

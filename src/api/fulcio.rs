@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::timeout_at;
 
-use crate::api::outcome::Refusal;
+use crate::api::outcome::{ForLog, Refusal};
 use crate::api::request::{self, RequestError};
-use crate::api::{Api, DEADLINE, respond};
+use crate::api::{Api, DEADLINE, respond, survive};
 use crate::ca::request::SigningRequest;
 use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
@@ -23,6 +23,9 @@ pub const SIGNING_CERT: &str = "/api/v2/signingCert";
 pub const TRUST_BUNDLE: &str = "/api/v2/trustBundle";
 /// `GET`: the configured issuers.
 pub const CONFIGURATION: &str = "/api/v2/configuration";
+
+/// Octets of a body that every connection may have in memory. What clients send is shorter.
+const USUAL_BODY: usize = 8 << 10;
 
 /// Answers that are the same for the life of the process, made once.
 #[derive(Clone, Debug)]
@@ -178,7 +181,8 @@ pub(super) async fn issue(
 ) -> Result<IssuedCertificate, Refusal> {
     let start = Instant::now();
     let deadline = tokio::time::Instant::from_std(start + DEADLINE);
-    let result = serve(api, head, body, decode, deadline).await;
+    let result = survive(api, serve(api, head, body, decode, deadline)).await;
+    let result = result.and_then(|served| served);
     match &result {
         Ok(issued) => {
             let counted = Issued {
@@ -201,6 +205,9 @@ pub(super) async fn issue(
                 refusal.is_our_fault(),
                 start.elapsed(),
             );
+            if let Some(scope) = refusal.scope() {
+                api.metrics.rate_limited(scope.into());
+            }
         }
     }
     result
@@ -214,9 +221,14 @@ async fn serve(
     decode: Decode,
     deadline: tokio::time::Instant,
 ) -> Result<IssuedCertificate, Refusal> {
+    if let Some(client) = api.client_address(head) {
+        api.rates.check_address(client, api.ca.clock.now())?;
+    }
     let body = timeout_at(deadline, read_body(api, head, body))
         .await
         .unwrap_or_else(|_| Err(Refusal::body_too_slow()))?;
+    // Whoever waits for the rest of a body takes no place: it costs an attacker nothing to send slowly.
+    let _admitted = api.admission.enter().ok_or_else(Refusal::overloaded)?;
     let tokens = head
         .headers()
         .get_all(AUTHORIZATION)
@@ -225,18 +237,20 @@ async fn serve(
     let request = decode(&body, tokens)?;
     match timeout_at(deadline, api.ca.issue(request)).await {
         Ok(Ok(issued)) => Ok(issued),
-        Ok(Err(FailedIssuance { issuer_id, error })) => {
+        Ok(Err(FailedIssuance {
+            issuer_id,
+            iss_claim,
+            error,
+        })) => {
             let text = chain_of(&error);
-            let refusal = Refusal::from(error).of_issuer(issuer_id);
-            if refusal.is_our_fault() {
-                // What the client must not read is written here, once, with its causes.
-                tracing::error!(
-                    event = "issuance_failed",
-                    error = text,
-                    "no certificate could be issued"
-                );
-            }
-            Err(refusal)
+            let refusal = Refusal::from(error);
+            let for_log = ForLog {
+                issuer: issuer_id,
+                iss_claim,
+                // What the client must not read stands in the log line, with its causes.
+                error: refusal.is_our_fault().then_some(text),
+            };
+            Err(refusal.with_log(for_log))
         }
         Err(_) => Err(Refusal::deadline()),
     }
@@ -286,15 +300,17 @@ async fn read_body(
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(Refusal::body_too_large(limit));
     }
-    let mut bytes = Vec::with_capacity(
-        announced
-            .and_then(|length| usize::try_from(length).ok())
-            .unwrap_or(2048),
-    );
+    // What is only announced takes no memory.
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let mut bytes = Vec::with_capacity(announced.unwrap_or(2048).min(USUAL_BODY));
+    let mut long_body = None;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refusal::body_incomplete())?;
         if bytes.len() + chunk.len() > limit {
             return Err(Refusal::body_too_large(limit));
+        }
+        if long_body.is_none() && bytes.len() + chunk.len() > USUAL_BODY {
+            long_body = Some(api.long_bodies.enter().ok_or_else(Refusal::overloaded)?);
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -2,16 +2,26 @@
 //!
 //! [`Api::configure`] is the list of routes. [`observe`] wraps them all: request id, CORS, deadline, metrics, log line.
 
+use std::future::Future;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::{HttpResponse, Route, web};
+use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{Error, HttpRequest, HttpResponse, Route, web};
+use futures_util::FutureExt;
 
 use crate::ca::CertificateAuthority;
+use crate::limits::{self, Admission, Networks, RateLimiter};
 use crate::metrics::{Metrics, Procedure};
 use crate::random::Random;
+use crate::readiness::Readiness;
 
 pub mod ct;
 pub mod fulcio;
@@ -19,6 +29,7 @@ pub mod fulcio_legacy;
 pub mod observe;
 pub mod ops;
 pub mod outcome;
+pub mod repeats;
 pub mod request;
 
 use outcome::Refusal;
@@ -42,7 +53,11 @@ pub enum ErrorDetail {
 #[derive(Debug)]
 pub struct Api {
     /// Issues.
-    pub ca: CertificateAuthority,
+    pub ca: Arc<CertificateAuthority>,
+    /// Whether it can.
+    pub readiness: Readiness,
+    /// How many log lines were lost since the start.
+    pub dropped_log_lines: fn() -> u64,
     /// The embedded log that is served, if there is one.
     pub log: Option<ct::LogSite>,
     /// Counts.
@@ -53,6 +68,16 @@ pub struct Api {
     pub error_detail: ErrorDetail,
     /// The largest body that is read, in octets.
     pub max_body_bytes: usize,
+    /// Requests for a certificate that are worked on, or wait within.
+    pub admission: Admission,
+    /// Bodies that are read at the same time and are longer than those of clients.
+    pub long_bodies: Admission,
+    /// How often an address may ask, and all of them.
+    pub rates: Arc<RateLimiter>,
+    /// Whose word about the client's address is taken.
+    pub trusted_proxies: Networks,
+    /// Which failures were logged lately.
+    pub repeats: repeats::Repeats,
     /// Set when the server begins to stop: health checks fail from then on.
     pub is_stopping: Arc<AtomicBool>,
     /// Answers that are the same for the life of the process.
@@ -154,6 +179,7 @@ impl Api {
         );
         resource(routes, ops::HEALTHZ, "GET", web::get().to(ops::healthz));
         resource(routes, ops::LIVEZ, "GET", web::get().to(ops::healthz));
+        resource(routes, ops::READYZ, "GET", web::get().to(ops::readyz));
         resource(routes, ops::OPENAPI, "GET", web::get().to(ops::openapi));
         if let Some(log) = &self.log {
             ct::configure(routes, log);
@@ -162,6 +188,31 @@ impl Api {
         routes.default_service(web::to(move || async move {
             Refusal::not_found().into_response(detail)
         }));
+    }
+
+    /// The address that a request is counted and logged under. `None`: the connection is gone.
+    #[must_use]
+    pub fn client_address(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip();
+        let values = |name: HeaderName| {
+            let values: Vec<&str> = request
+                .headers()
+                .get_all(name)
+                // What is not text is no address either, and must not vanish from between those that are.
+                .map(|value| value.to_str().unwrap_or_default())
+                .collect();
+            values.into_iter()
+        };
+        Some(if self.trusted_proxies.is_empty() {
+            peer
+        } else {
+            limits::client_address(
+                peer,
+                &self.trusted_proxies,
+                values(X_FORWARDED_FOR),
+                values(FORWARDED),
+            )
+        })
     }
 
     /// Whether the server has begun to stop.
@@ -179,8 +230,41 @@ fn resource(routes: &mut web::ServiceConfig, path: &str, allow: &'static str, ro
     routes.service(
         web::resource(path)
             .route(route)
-            .default_service(web::to(others)),
+            .default_service(web::to(others))
+            .wrap(from_fn(guard)),
     );
+}
+
+/// The middleware around every route: a panic in it is answered, and ends neither the worker nor its other connections.
+async fn guard<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    let head = request.request().clone();
+    let Some(api) = head.app_data::<web::Data<Api>>().cloned() else {
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_left_body);
+    };
+    match survive(&api, next.call(request)).await {
+        Ok(answered) => answered.map(ServiceResponse::map_into_left_body),
+        Err(refusal) => {
+            let response = refusal.into_response(api.error_detail);
+            Ok(ServiceResponse::new(head, response.map_into_right_body()))
+        }
+    }
+}
+
+/// Counts a panic, and turns it into a refusal: one request that meets a defect must not take others with it.
+///
+/// What the future shares with others is behind locks that outlive a panic, or was not begun to be changed.
+async fn survive<T>(api: &Api, future: impl Future<Output = T>) -> Result<T, Refusal> {
+    let result = AssertUnwindSafe(future).catch_unwind().await;
+    result.map_err(|_| {
+        api.metrics.panicked();
+        Refusal::internal()
+    })
 }
 
 /// A method in lower case, as the inherited metrics have it; `other` for what HTTP does not know.
@@ -202,5 +286,9 @@ pub fn method_label(method: &Method) -> &'static str {
 
 /// Makes a response of a result.
 fn respond(api: &Api, result: Result<HttpResponse, Refusal>) -> HttpResponse {
-    result.unwrap_or_else(|refusal| refusal.into_response(api.error_detail))
+    result.unwrap_or_else(|refusal| {
+        refusal
+            .retry_after(|| limits::retry_after(api.random.as_ref()))
+            .into_response(api.error_detail)
+    })
 }

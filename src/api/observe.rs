@@ -13,6 +13,7 @@ use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
 use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
 use crate::ca::IssuedCertificate;
+use crate::identity::excerpt::Excerpt;
 use crate::metrics;
 use crate::reason::Reason;
 
@@ -252,8 +253,9 @@ fn write_line(
     } = *observed;
     let duration_ms = duration.as_secs_f64() * 1000.0;
     let client_ip = request
-        .peer_addr()
-        .map(|peer| tracing::field::display(peer.ip()));
+        .app_data::<web::Data<Api>>()
+        .and_then(|api| api.client_address(request))
+        .map(tracing::field::display);
     let user_agent = request
         .headers()
         .get(header::USER_AGENT)
@@ -295,32 +297,42 @@ fn write_line(
             Some(Refused {
                 reason: Some(reason),
                 detail,
-                issuer,
+                for_log,
                 ..
             }),
         ) => {
-            let (reason, detail, issuer) = (
-                reason.as_str(),
-                loggable(*reason, detail.as_deref()),
-                issuer.as_deref(),
-            );
+            let detail = loggable(*reason, detail.as_deref());
+            let issuer = for_log.issuer.as_deref();
+            let iss_claim = for_log.iss_claim.as_ref().map(Excerpt::unquoted);
             if status >= 500 {
+                let api = request.app_data::<web::Data<Api>>();
+                let admitted = api.map(|api| api.repeats.admit(*reason, Instant::now()));
+                let Some(suppressed) = admitted.unwrap_or(Some(0)) else {
+                    return;
+                };
+                let (reason, error) = (reason.as_str(), for_log.error.as_deref());
+                let suppressed = (suppressed > 0).then_some(suppressed);
                 line!(
                     error,
                     "request_failed",
                     "the request could not be served",
                     reason,
                     detail,
-                    issuer
+                    issuer,
+                    iss_claim,
+                    error,
+                    suppressed
                 );
             } else {
+                let reason = reason.as_str();
                 line!(
                     warn,
                     "request_refused",
                     "request refused",
                     reason,
                     detail,
-                    issuer
+                    issuer,
+                    iss_claim
                 );
             }
         }

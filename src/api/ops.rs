@@ -2,11 +2,12 @@
 
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::Api;
 use crate::api::outcome::Refusal;
 use crate::ctlog::CtLog;
+use crate::readiness::{Check, Status};
 
 /// `GET`: whether the process serves; never depends on anything outside it.
 pub const HEALTHZ: &str = "/healthz";
@@ -52,6 +53,46 @@ pub(super) async fn healthz(
         .body("{\"status\":\"SERVING\"}\n")
 }
 
+#[derive(Deserialize)]
+pub(super) struct ReadyQuery {
+    verbose: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    status: Status,
+    version: &'static str,
+    config_digest: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<&'a [Check]>,
+}
+
+/// `GET /readyz`: what the last round of checks came to; 503 when no certificate can be issued. `?verbose=0` leaves the
+/// checks out.
+pub(super) async fn readyz(
+    api: web::Data<Api>,
+    query: Option<web::Query<ReadyQuery>>,
+) -> HttpResponse {
+    let is_verbose = query.is_none_or(|query| query.verbose.as_deref() != Some("0"));
+    let report = api.readiness.report();
+    let status = if api.is_stopping() {
+        Status::NotReady
+    } else {
+        report.status
+    };
+    let body = Ready {
+        status,
+        version: crate::VERSION,
+        config_digest: api.readiness.config_digest(),
+        checks: is_verbose.then_some(&report.checks),
+    };
+    if status == Status::NotReady {
+        HttpResponse::ServiceUnavailable().json(body)
+    } else {
+        HttpResponse::Ok().json(body)
+    }
+}
+
 /// `GET /openapi.yaml`.
 pub(super) async fn openapi() -> HttpResponse {
     HttpResponse::Ok()
@@ -64,6 +105,7 @@ pub fn configure_metrics(api: &std::sync::Arc<Api>, routes: &mut web::ServiceCon
     routes.app_data(web::Data::from(std::sync::Arc::clone(api)));
     super::resource(routes, HEALTHZ, "GET", web::get().to(healthz));
     super::resource(routes, LIVEZ, "GET", web::get().to(healthz));
+    super::resource(routes, READYZ, "GET", web::get().to(readyz));
     routes.default_service(web::to(metrics));
 }
 
@@ -72,6 +114,7 @@ async fn metrics(api: web::Data<Api>) -> HttpResponse {
         api.metrics
             .log_sizes(log.name(), log.tip_size(), log.published_size());
     }
+    api.metrics.log_lines_dropped((api.dropped_log_lines)());
     match api.metrics.encode() {
         Ok(text) => HttpResponse::Ok()
             .content_type("text/plain; version=0.0.4")

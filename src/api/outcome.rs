@@ -4,9 +4,10 @@
 
 use actix_web::HttpResponse;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::{ConnectionType, StatusCode};
 
 use crate::api::ErrorDetail;
 use crate::api::request::RequestError;
@@ -15,6 +16,8 @@ use crate::ca::authority::AuthorityError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
+use crate::identity::excerpt::Excerpt;
+use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 
 /// The header that carries the reason code.
@@ -64,8 +67,23 @@ pub struct Refusal {
     /// What was wrong with this request; safe to show.
     detail: Option<String>,
     allow: Option<&'static str>,
+    /// When to come back.
+    retry_after: Option<Duration>,
+    /// The rate limit that was reached.
+    scope: Option<Scope>,
+    /// What the log says of it beyond that.
+    for_log: Box<ForLog>,
+}
+
+/// What only operators read of a refusal.
+#[derive(Clone, Debug, Default)]
+pub struct ForLog {
     /// The configured id of the issuer, where the request came that far.
-    issuer: Option<Arc<str>>,
+    pub issuer: Option<Arc<str>>,
+    /// The token's `iss`, where the token was refused and has one.
+    pub iss_claim: Option<Excerpt>,
+    /// What failed on our side, with its causes.
+    pub error: Option<String>,
 }
 
 /// What the access log and the metrics want to know of a refusal; travels with the response.
@@ -77,8 +95,8 @@ pub struct Refused {
     pub reason: Option<Reason>,
     /// What was wrong, for the log.
     pub detail: Option<String>,
-    /// The configured id of the issuer, where the request came that far.
-    pub issuer: Option<Arc<str>>,
+    /// What only operators read.
+    pub for_log: Box<ForLog>,
 }
 
 impl Refusal {
@@ -91,7 +109,9 @@ impl Refusal {
             fixed: fixed.into(),
             detail: None,
             allow: None,
-            issuer: None,
+            retry_after: None,
+            scope: None,
+            for_log: Box::default(),
         }
     }
 
@@ -156,6 +176,13 @@ impl Refusal {
         .with(Reason::Overloaded, None)
     }
 
+    /// There are as many requests inside as there may be.
+    #[must_use]
+    pub fn overloaded() -> Self {
+        let fixed = "the server has more requests than it can take; try again";
+        Self::new(Code::UNAVAILABLE, fixed).with(Reason::Overloaded, None)
+    }
+
     /// The connection ended before the body did.
     #[must_use]
     pub fn body_incomplete() -> Self {
@@ -175,17 +202,23 @@ impl Refusal {
         Self::new(Code::UNAVAILABLE, "the server is stopping").with(Reason::ShuttingDown, None)
     }
 
-    /// Names the configured issuer that the request belongs to.
+    /// The handling of the request ended in a panic: a defect of ours.
     #[must_use]
-    pub fn of_issuer(mut self, issuer: Option<Arc<str>>) -> Self {
-        self.issuer = issuer;
+    pub fn internal() -> Self {
+        Self::new(Code::INTERNAL, "internal error").with(Reason::Internal, None)
+    }
+
+    /// Adds what only operators read.
+    #[must_use]
+    pub fn with_log(mut self, for_log: ForLog) -> Self {
+        self.for_log = Box::new(for_log);
         self
     }
 
     /// The configured id of the issuer, or `unknown`: the label of the metrics.
     #[must_use]
     pub fn issuer_label(&self) -> &str {
-        self.issuer.as_deref().unwrap_or("unknown")
+        self.for_log.issuer.as_deref().unwrap_or("unknown")
     }
 
     /// Why.
@@ -198,6 +231,21 @@ impl Refusal {
     #[must_use]
     pub fn is_our_fault(&self) -> bool {
         self.code.http.is_server_error()
+    }
+
+    /// The rate limit that was reached, if it was that.
+    #[must_use]
+    pub const fn scope(&self) -> Option<Scope> {
+        self.scope
+    }
+
+    /// Says when to come back, unless that is said already or coming back would not help.
+    #[must_use]
+    pub fn retry_after(mut self, time: impl FnOnce() -> Duration) -> Self {
+        if self.code == Code::UNAVAILABLE || self.code == Code::RESOURCE_EXHAUSTED {
+            self.retry_after = self.retry_after.or_else(|| Some(time()));
+        }
+        self
     }
 
     /// The message of the body.
@@ -223,19 +271,23 @@ impl Refusal {
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        let retry_after = match self.code.http {
-            StatusCode::SERVICE_UNAVAILABLE => Some("1"),
-            StatusCode::TOO_MANY_REQUESTS => Some("60"),
-            _ => None,
-        };
-        if let Some(seconds) = retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        let seconds = self.retry_after.map(|time| time.as_secs());
+        // Nobody is told to come back without being told when.
+        let is_passing = self.code.http == StatusCode::SERVICE_UNAVAILABLE;
+        if let Some(seconds) = seconds.or_else(|| is_passing.then_some(1)) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.reason == Some(Reason::Internal) {
+            // Whatever went wrong, it ends with this connection.
+            response
+                .head_mut()
+                .set_connection_type(ConnectionType::Close);
         }
         let refused = Refused {
             grpc: self.code.grpc,
             reason: self.reason,
             detail: self.detail,
-            issuer: self.issuer,
+            for_log: self.for_log,
         };
         response.extensions_mut().insert(refused);
         response
@@ -265,6 +317,17 @@ impl From<RequestError> for Refusal {
     }
 }
 
+impl From<Limited> for Refusal {
+    fn from(limited: Limited) -> Self {
+        let refusal = Self::new(Code::RESOURCE_EXHAUSTED, "too many requests");
+        Self {
+            retry_after: Some(limited.retry_after),
+            scope: Some(limited.scope),
+            ..refusal.with(Reason::RateLimited, limited.to_string())
+        }
+    }
+}
+
 impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
@@ -276,8 +339,15 @@ impl From<IssueError> for Refusal {
                 } else {
                     Code::INVALID_ARGUMENT
                 };
-                Self::new(code, text::TOKEN).with(error.reason(), error.to_string())
+                let refusal = Self::new(code, text::TOKEN).with(error.reason(), error.to_string());
+                if error.reason() == Reason::RateLimited {
+                    // New issuers are counted by the minute.
+                    refusal.retry_after(|| Duration::from_secs(60))
+                } else {
+                    refusal
+                }
             }
+            IssueError::Limited(limited) => limited.into(),
             IssueError::Proof(error) => {
                 Self::new(Code::INVALID_ARGUMENT, error.stage().to_string())
                     .with(error.reason(), error.to_string())
@@ -287,13 +357,25 @@ impl From<IssueError> for Refusal {
                     .with(Reason::TemplateError, None)
             }
             IssueError::Profile(ProfileError::Random(_)) => {
-                Self::new(Code::INTERNAL, text::CA).with(Reason::Internal, None)
+                Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
+            }
+            IssueError::Authority(AuthorityError::NotYetValid { .. }) => {
+                let detail =
+                    "the CA certificate is not valid yet; the operator must check the clock"
+                        .to_owned();
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
+            IssueError::Clock(_) => {
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, None)
             }
             IssueError::Authority(AuthorityError::EndsTooSoon { .. }) => {
                 let detail =
                     "the CA certificate ends too soon to issue; the operator must rotate it"
                         .to_owned();
                 Self::new(Code::UNAVAILABLE, text::CA).with(Reason::CaUnavailable, detail)
+            }
+            IssueError::Authority(AuthorityError::TooBusy(error)) => {
+                Self::new(Code::UNAVAILABLE, text::CA).with(Reason::Overloaded, error.to_string())
             }
             IssueError::Authority(_) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
@@ -307,13 +389,18 @@ impl From<IssueError> for Refusal {
                     ),
                     SubmitError::Timeout => (
                         Code::UNAVAILABLE,
-                        Reason::CtUnavailable,
+                        Reason::Overloaded,
                         "the log did not answer in time",
                     ),
                     SubmitError::Unavailable(_) => (
                         Code::UNAVAILABLE,
                         Reason::CtUnavailable,
                         "the log cannot take entries now",
+                    ),
+                    SubmitError::Store(_) => (
+                        Code::UNAVAILABLE,
+                        Reason::StoreUnavailable,
+                        "the log's store cannot be written",
                     ),
                     SubmitError::Rejected(_) => (
                         Code::INTERNAL,

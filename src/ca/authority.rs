@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use time::OffsetDateTime;
@@ -9,6 +10,7 @@ use time::OffsetDateTime;
 use crate::ca::profile::LIFETIME;
 use crate::ca::tbs::TbsTemplate;
 use crate::keys::{SignError, SignatureAlgorithm, Signer};
+use crate::limits::{TooBusy, Turns};
 use crate::x509::chain::{CertificateChain, ChainError};
 use crate::x509::der;
 
@@ -36,6 +38,15 @@ pub enum AuthorityError {
     /// The key does not sign.
     #[error("the CA key failed: {0}")]
     Sign(#[from] SignError),
+    /// A certificate of the chain is not valid yet.
+    #[error("the CA certificate is not valid before {not_before}; check the clock")]
+    NotYetValid {
+        /// When the last certificate of the chain begins.
+        not_before: OffsetDateTime,
+    },
+    /// More is asked of the key than it can do; trying again later may help.
+    #[error(transparent)]
+    TooBusy(#[from] TooBusy),
     /// A certificate of the chain ends before a new certificate would.
     #[error(
         "the CA certificate ends at {not_after}, before a certificate issued now would; rotate the CA"
@@ -53,6 +64,8 @@ pub enum AuthorityError {
 pub struct Authority {
     pub(super) chain: Arc<CertificateChain>,
     pub(super) signer: Arc<dyn Signer>,
+    /// For a key that makes only so many signatures at the same time.
+    turns: Option<Arc<Turns>>,
     pub(super) issuer_key_hash: [u8; 32],
     /// What all its certificates have in common.
     pub(super) template: TbsTemplate,
@@ -94,17 +107,39 @@ impl Authority {
         }
         let mut issuer_key_hash = [0; 32];
         issuer_key_hash.copy_from_slice(digest(&SHA256, issuing.public_key_der()).as_ref());
-        let authority = Self {
+        let mut authority = Self {
             issuer_key_hash,
             template: TbsTemplate::new(issuing, signer.algorithm())?,
             verify_signatures,
+            turns: None,
             signer,
             chain,
         };
         authority.check_lifetime(now)?;
-        let signature = authority.signer.sign(START_UP_TEXT).await?;
-        authority.verify(START_UP_TEXT, &signature)?;
+        let start = Instant::now();
+        authority.check_key().await?;
+        let usual = start.elapsed();
+        let at_once = authority.signer.at_once();
+        authority.turns = at_once.map(|at_once| Turns::new(at_once, usual));
         Ok(authority)
+    }
+
+    /// Signs a fixed text and verifies it: whether the key is there, and is the certificate's.
+    ///
+    /// # Errors
+    /// When the key does not sign, or its signature does not verify.
+    pub async fn check_key(&self) -> Result<(), SignError> {
+        let signature = self.signer.sign(START_UP_TEXT).await?;
+        self.verify(START_UP_TEXT, &signature)
+    }
+
+    /// Checks that the whole chain is valid at `now`, and will be for the life of a certificate.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_validity(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
+        self.chain.check_validity(now)?;
+        self.check_lifetime(now)
     }
 
     /// The chain, issuing CA first.
@@ -113,21 +148,41 @@ impl Authority {
         &self.chain
     }
 
-    /// Checks that a certificate issued at `now` would not outlive the chain.
+    /// Checks that a certificate issued at `now` would not be valid outside the chain's own validity.
     ///
     /// # Errors
-    /// [`AuthorityError::EndsTooSoon`].
+    /// [`AuthorityError::NotYetValid`], [`AuthorityError::EndsTooSoon`].
     pub fn check_lifetime(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
-        let not_after = self.chain.not_after();
-        if now + LIFETIME > not_after {
+        let (not_before, not_after) = (self.chain.not_before(), self.chain.not_after());
+        if now < not_before {
+            Err(AuthorityError::NotYetValid { not_before })
+        } else if now + LIFETIME > not_after {
             Err(AuthorityError::EndsTooSoon { not_after })
         } else {
             Ok(())
         }
     }
 
-    /// Signs a TBSCertificate and returns the whole certificate, DER (RFC 5280, section 4.1).
-    pub(super) async fn sign(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+    /// Signs a TBSCertificate for which nothing was signed before, and returns the whole certificate, DER (RFC 5280,
+    /// section 4.1). Where the key is busy, it waits, but not for long.
+    pub(super) async fn sign_first(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        let _turn = match &self.turns {
+            Some(turns) => Some(turns.take().await?),
+            None => None,
+        };
+        self.sign(tbs).await
+    }
+
+    /// The same where a precertificate was signed and logged before: it goes before all that have not begun.
+    pub(super) async fn sign_again(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        let _turn = match &self.turns {
+            Some(turns) => Some(turns.take_again().await),
+            None => None,
+        };
+        self.sign(tbs).await
+    }
+
+    async fn sign(&self, tbs: &[u8]) -> Result<Vec<u8>, AuthorityError> {
         let signature = self.signer.sign(tbs).await?;
         if self.verify_signatures {
             self.verify(tbs, &signature)?;

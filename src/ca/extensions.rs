@@ -12,15 +12,27 @@ const RFC822_NAME: u8 = 0x81;
 /// Tag of `uniformResourceIdentifier` in a GeneralName.
 const URI: u8 = 0x86;
 
+/// How many octets the values of a certificate's name and Sigstore extensions may have together. The certificate then stays
+/// below 16 KiB with the longest key, chain and timestamp; those of real identities have two.
+pub const MAX_IDENTITY_OCTETS: usize = 14 * 1024;
+
 /// Why an identity cannot be written into a certificate.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EncodingError {
-    /// The name for the certificate is not ASCII; the name. The text is Fulcio's.
+    /// The name for the certificate is not ASCII, or has control characters; the name. The text is Fulcio's.
     #[error("x509: {0} cannot be encoded as an IA5String")]
     NotAscii(Excerpt),
     /// The identity has no issuer. The text is Fulcio's.
     #[error("extensions must have a non-empty issuer url")]
     NoIssuer,
+    /// A value has control characters; the last arc of its extension.
+    #[error("the value of extension 1.3.6.1.4.1.57264.1.{0} has control characters")]
+    ControlCharacters(u8),
+    /// The identity is longer than [`MAX_IDENTITY_OCTETS`]; how long.
+    #[error(
+        "the identity takes {0} octets in a certificate, expected at most {MAX_IDENTITY_OCTETS}; shorten the claims that it is made of"
+    )]
+    TooLong(usize),
 }
 
 impl EncodingError {
@@ -28,7 +40,9 @@ impl EncodingError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::NotAscii(_) | Self::NoIssuer => Reason::TemplateError,
+            Self::NotAscii(_) | Self::NoIssuer | Self::ControlCharacters(_) | Self::TooLong(_) => {
+                Reason::TemplateError
+            }
         }
     }
 }
@@ -130,44 +144,57 @@ const ROWS: [(u8, Encoding, Source); 23] = {
 /// Returns the Sigstore extensions of a certificate for `identity`, in the order in which Fulcio writes them.
 ///
 /// # Errors
-/// When the identity has no issuer: verifiers need one.
+/// When the identity has no issuer, which verifiers need, or a value has control characters. Claims were checked for them
+/// before; this is the last look at what a verifier may show to people.
 pub fn encode(identity: &Identity) -> Result<Vec<Extension>, EncodingError> {
     if identity.issuer.is_empty() {
         return Err(EncodingError::NoIssuer);
     }
-    Ok(ROWS
-        .iter()
+    ROWS.iter()
         .filter_map(|&(number, encoding, source)| {
-            let text = source
-                .value(identity)
-                .filter(|text| !text.is_empty())?
-                .as_bytes();
+            let text = source.value(identity).filter(|text| !text.is_empty())?;
+            if text.chars().any(char::is_control) {
+                return Some(Err(EncodingError::ControlCharacters(number)));
+            }
             let value = match encoding {
-                Encoding::Raw => text.to_vec(),
-                Encoding::Utf8String => der::encode(tag::UTF8_STRING, &[text]),
+                Encoding::Raw => text.as_bytes().to_vec(),
+                Encoding::Utf8String => der::encode(tag::UTF8_STRING, &[text.as_bytes()]),
             };
-            Some(Extension { number, value })
+            Some(Ok(Extension { number, value }))
         })
-        .collect())
+        .collect()
 }
 
 /// Returns the value of the subject alternative name extension: GeneralNames with one name, DER (RFC 5280, section
 /// 4.2.1.6).
 ///
 /// # Errors
-/// When the name is not ASCII.
+/// When the name is not printable ASCII.
 pub fn subject_alternative_name(san: &San) -> Result<Vec<u8>, EncodingError> {
     let (tag, name) = match san {
         San::Email(address) => (RFC822_NAME, address),
         San::Uri(uri) => (URI, uri),
     };
-    if !name.is_ascii() {
+    if !name.is_ascii() || name.contains(|character: char| character.is_ascii_control()) {
         return Err(EncodingError::NotAscii(Excerpt::new(name)));
     }
     Ok(der::encode(
         tag::SEQUENCE,
         &[&der::encode(tag, &[name.as_bytes()])],
     ))
+}
+
+/// Checks that a certificate can carry the value of its name and its Sigstore extensions.
+///
+/// # Errors
+/// [`EncodingError::TooLong`].
+pub fn check_length(name: &[u8], extensions: &[Extension]) -> Result<(), EncodingError> {
+    let values = extensions.iter().map(|extension| extension.value.len());
+    let octets = name.len() + values.sum::<usize>();
+    if octets > MAX_IDENTITY_OCTETS {
+        return Err(EncodingError::TooLong(octets));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -291,6 +318,32 @@ mod tests {
     }
 
     #[test]
+    fn values_with_control_characters_are_refused() {
+        for character in ['\0', '\t', '\n', '\u{1b}', '\u{7f}', '\u{9b}'] {
+            let mut identity = identity();
+            let text = format!("release{character}");
+            identity.build.set(BuildFact::GithubWorkflowName, text);
+            let error = encode(&identity).unwrap_err();
+            assert_eq!(error, EncodingError::ControlCharacters(4), "{character:?}");
+            assert_eq!(error.reason(), Reason::TemplateError);
+        }
+    }
+
+    #[test]
+    fn a_certificate_carries_fourteen_kibibytes_of_identity_and_not_more() {
+        let extension = |octets: usize| Extension {
+            number: 8,
+            value: vec![b'x'; octets],
+        };
+        let name = [b'n'; 1000];
+        let fitting = MAX_IDENTITY_OCTETS - name.len();
+        assert_eq!(check_length(&name, &[extension(fitting)]), Ok(()));
+        let error = check_length(&name, &[extension(fitting), extension(1)]).unwrap_err();
+        assert_eq!(error, EncodingError::TooLong(MAX_IDENTITY_OCTETS + 1));
+        assert_eq!(error.reason(), Reason::TemplateError);
+    }
+
+    #[test]
     fn an_identity_without_issuer_or_subject() {
         let mut identity = identity();
         identity.subject.clear();
@@ -326,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_outside_ascii_is_refused_with_the_text_of_fulcio() {
+    fn a_name_outside_printable_ascii_is_refused_in_the_words_clients_know() {
         for (san, shown) in [
             (
                 San::Email("föö@example.com".to_owned()),
@@ -335,6 +388,14 @@ mod tests {
             (
                 San::Uri("https://ö\u{202e}\n".to_owned()),
                 "\"https://ö\\u202e\\u000a\"",
+            ),
+            (
+                San::Email("ada@example.com\0.evil.example".to_owned()),
+                "\"ada@example.com\\u0000.evil.example\"",
+            ),
+            (
+                San::Uri("https://x\u{7f}".to_owned()),
+                "\"https://x\\u007f\"",
             ),
         ] {
             let error = subject_alternative_name(&san).unwrap_err();

@@ -3,12 +3,16 @@
 //! [`CertificateAuthority::issue`] is the whole story; every interface (REST v1 and v2, later gRPC) calls it and no other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use time::OffsetDateTime;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard, ClockWasSet};
 use crate::ctlog::{CtLog, SubmitError};
+use crate::identity::excerpt::Excerpt;
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
+use crate::limits::{Limited, RateLimiter};
+use crate::metrics::{Metrics, Stage};
 use crate::random::Random;
 use crate::x509::chain::CertificateChain;
 
@@ -19,6 +23,8 @@ pub mod precertificate;
 pub mod profile;
 pub mod request;
 pub mod tbs;
+#[cfg(test)]
+mod tests;
 
 use authority::{Authority, AuthorityError};
 use profile::{CertificateProfile, ProfileError};
@@ -29,14 +35,28 @@ use request::{PermittedAlgorithms, ProofError, ProofOfPossession, SigningRequest
 pub struct FailedIssuance {
     /// The configured id of the issuer that the request's token is from, where there is one.
     pub issuer_id: Option<Arc<str>>,
+    /// The token's `iss`, where the token was refused and has one.
+    pub iss_claim: Option<Excerpt>,
     /// Why not.
     pub error: IssueError,
+}
+
+impl FailedIssuance {
+    /// A failure that is not the token's.
+    const fn new(issuer_id: Option<Arc<str>>, error: IssueError) -> Self {
+        Self {
+            issuer_id,
+            iss_claim: None,
+            error,
+        }
+    }
 }
 
 impl From<RefusedToken> for FailedIssuance {
     fn from(refused: RefusedToken) -> Self {
         Self {
             issuer_id: refused.issuer_id,
+            iss_claim: refused.iss_claim,
             error: refused.error.into(),
         }
     }
@@ -48,6 +68,9 @@ pub enum IssueError {
     /// The token does not prove an identity.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// There were too many requests of this identity or its issuer.
+    #[error(transparent)]
+    Limited(#[from] Limited),
     /// The key, or the proof that the requester holds it, was refused.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -57,6 +80,9 @@ pub enum IssueError {
     /// The CA cannot sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// Nobody knows what time it is.
+    #[error(transparent)]
+    Clock(#[from] ClockWasSet),
     /// The log gave no timestamp.
     #[error(transparent)]
     Log(#[from] SubmitError),
@@ -88,6 +114,8 @@ pub struct IssuedCertificate {
 pub struct CertificateAuthority {
     /// Who may ask.
     pub tokens: TokenVerifier,
+    /// How often an identity, or an issuer, may ask.
+    pub rates: Arc<RateLimiter>,
     /// Which keys and signatures clients may use.
     pub permitted: PermittedAlgorithms,
     /// Who signs.
@@ -96,6 +124,10 @@ pub struct CertificateAuthority {
     pub log: Option<Arc<dyn CtLog>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The same, unless it was set while the process ran.
+    pub clock_guard: ClockGuard,
+    /// How long the steps take is recorded here.
+    pub metrics: Arc<Metrics>,
     /// Serial numbers come from here.
     pub random: Arc<dyn Random>,
 }
@@ -110,11 +142,16 @@ impl CertificateAuthority {
         &self,
         request: SigningRequest,
     ) -> Result<IssuedCertificate, FailedIssuance> {
-        let now = self.clock.now();
+        let mut steps = Steps::new(&self.metrics);
+        let now = self.clock_guard.now();
+        let now = now.map_err(|error| FailedIssuance::new(None, error.into()))?;
         let identity = self.tokens.verify(request.token.as_str(), now).await?;
+        steps.done(Stage::Token);
         let issuer_id = Some(Arc::clone(&identity.issuer_id));
-        let issued = self.issue_to(identity, &request.proof, now).await;
-        issued.map_err(|error| FailedIssuance { issuer_id, error })
+        let issued = self
+            .issue_to(identity, &request.proof, now, &mut steps)
+            .await;
+        issued.map_err(|error| FailedIssuance::new(issuer_id, error))
     }
 
     async fn issue_to(
@@ -122,15 +159,27 @@ impl CertificateAuthority {
         identity: Identity,
         proof: &ProofOfPossession,
         now: OffsetDateTime,
+        steps: &mut Steps<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
+        let Identity {
+            issuer_id,
+            issuer,
+            subject,
+            ..
+        } = &identity;
+        self.rates.check_subject(issuer_id, issuer, subject, now)?;
         let key = proof.check(&identity, &self.permitted)?;
+        steps.done(Stage::Proof);
         let key_label = key.label();
         let profile = CertificateProfile::new(&identity, key, now, self.random.as_ref())?;
         self.authority.check_lifetime(now)?;
+        steps.done(Stage::Template);
         let (certificate, leaf_index) = match &self.log {
             Some(log) => {
                 let precertificate = self.authority.precertify(&profile).await?;
+                steps.done(Stage::SignPrecert);
                 let sct = log.submit(precertificate.submission()).await?;
+                steps.done(Stage::Ct);
                 (
                     self.authority.certify(&precertificate, &sct).await?,
                     sct.leaf_index(),
@@ -138,6 +187,7 @@ impl CertificateAuthority {
             }
             None => (self.authority.certify_unlogged(&profile).await?, None),
         };
+        steps.done(Stage::SignFinal);
         Ok(IssuedCertificate {
             certificate,
             chain: Arc::clone(self.authority.chain()),
@@ -148,5 +198,26 @@ impl CertificateAuthority {
             key_label,
             proof_label: proof.label(),
         })
+    }
+}
+
+/// Records how long each step took, from the end of the one before it.
+struct Steps<'a> {
+    metrics: &'a Metrics,
+    last: Instant,
+}
+
+impl<'a> Steps<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        Self {
+            metrics,
+            last: Instant::now(),
+        }
+    }
+
+    fn done(&mut self, stage: Stage) {
+        let now = Instant::now();
+        self.metrics.stage(stage, now - self.last);
+        self.last = now;
     }
 }

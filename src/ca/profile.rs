@@ -49,13 +49,16 @@ impl CertificateProfile {
         random: &dyn Random,
     ) -> Result<Self, ProfileError> {
         let not_before = now.replace_nanosecond(0).unwrap_or(now);
+        let subject_alternative_name = extensions::subject_alternative_name(&identity.san)?;
+        let sigstore_extensions = extensions::encode(identity)?;
+        extensions::check_length(&subject_alternative_name, &sigstore_extensions)?;
         Ok(Self {
             serial: draw_serial(random)?,
             not_before,
             not_after: not_before + LIFETIME,
             public_key: key.into_public_key(),
-            subject_alternative_name: extensions::subject_alternative_name(&identity.san)?,
-            sigstore_extensions: extensions::encode(identity)?,
+            subject_alternative_name,
+            sigstore_extensions,
         })
     }
 

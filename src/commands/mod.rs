@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
@@ -121,10 +123,18 @@ impl From<StartError> for Failure {
     }
 }
 
+/// Whatever mask the process was started with, nobody but its user may change the files that it makes.
+fn forbid_writing_by_others() {
+    let writing = Mode::WGRP | Mode::WOTH;
+    let given = umask(writing);
+    umask(given | writing);
+}
+
 /// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    forbid_writing_by_others();
     // Every TLS connection of the process, in and out, uses the one provider.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -135,7 +145,7 @@ pub fn run() -> ExitCode {
     }
     let environment = Environment {
         clock: std::sync::Arc::new(SystemClock),
-        random: std::sync::Arc::new(SystemRandomness::default()),
+        random: std::sync::Arc::new(SystemRandomness),
         resolver: std::sync::Arc::new(SystemResolver),
     };
     let result = match cli.command {

@@ -13,6 +13,7 @@ use super::Failure;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::logging;
 use crate::server::{Environment, Server, Sockets};
+use crate::systemd::Supervisor;
 
 /// The arguments of `mayfly serve`.
 #[derive(Args, Debug)]
@@ -43,10 +44,12 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
         );
     }
     raise_descriptor_limit();
-    let stop = stop_signal()?;
+    let stop = stop_signal(&[SignalKind::hangup(), SignalKind::user_defined1()])?;
     let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
     let server = Server::new(&config, sockets, environment, false)?;
-    server.run(None, stop)?;
+    server
+        .supervised_by(Supervisor::from_environment())
+        .run(None, stop)?;
     Ok(())
 }
 
@@ -68,19 +71,34 @@ fn raise_descriptor_limit() {
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Listens for SIGTERM and SIGINT from here on; what it returns is ready at the first. A later second one ends the process
-/// at once, with exit code 1.
+/// at once, with exit code 1. Signals of the kinds in `ignored` are logged, and do nothing.
 ///
 /// To be called before anything is made that has to be taken down again: one that comes during the start is not lost.
 ///
 /// # Errors
 /// When the system gives no signals or no thread.
-pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+pub(super) fn stop_signal(
+    ignored: &[SignalKind],
+) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::defect)?;
     let (mut terminate, mut interrupt) = {
         let _context = runtime.enter();
+        for kind in ignored {
+            let mut signals = signal(*kind).map_err(Failure::defect)?;
+            let number = kind.as_raw_value();
+            runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    tracing::info!(
+                        event = "signal_ignored",
+                        number,
+                        "a signal that changes nothing: files are read at the start"
+                    );
+                }
+            });
+        }
         (
             signal(SignalKind::terminate()).map_err(Failure::defect)?,
             signal(SignalKind::interrupt()).map_err(Failure::defect)?,

@@ -19,13 +19,16 @@ use super::sct::{self, SignedCertificateTimestamp, TimestampedEntry};
 use super::{CtLog, Submission, SubmitError};
 use crate::clock::Clock;
 use crate::keys::{SignError, Signer};
+use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, TreeHead};
 use crate::tlog::tile::TilePath;
 use crate::tlog::tree::{Hash, leaf_hash, sha256};
-use crate::tlog::{AppendError, Entry, EntryFormat, Log, LogError, LogParts, Position, Timing};
+use crate::tlog::{
+    AppendError, Entry, EntryFormat, Log, LogError, LogHealth, LogParts, Position, Timing,
+};
 use crate::x509::chain::CertificateChain;
 
 /// The name of the blob that says which log a store holds.
@@ -137,7 +140,13 @@ impl EmbeddedLogConfig {
 }
 
 impl EmbeddedLogSettings {
-    /// The first line of the log's checkpoints.
+    /// Its name in URLs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first line of its checkpoints.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
@@ -161,6 +170,8 @@ pub struct EmbeddedLogParts {
     pub clock: Arc<dyn Clock>,
     /// The source of nonces.
     pub random: Arc<dyn Random>,
+    /// What happens is counted here.
+    pub metrics: Option<LogMetrics>,
     /// Called once, with the reason, when the process has to end; see [`LogParts::on_fatal`].
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -397,6 +408,12 @@ impl EmbeddedLog {
         self.log.tip_size()
     }
 
+    /// Whether it takes entries, and whether its store took the last ones.
+    #[must_use]
+    pub fn health(&self) -> LogHealth {
+        self.log.health()
+    }
+
     /// Whether it takes entries now.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -477,7 +494,7 @@ impl EmbeddedLog {
             ));
         }
         self.store_issuers(&submission.chain)
-            .map_err(|_| SubmitError::Unavailable("its store cannot be written".to_owned()))?;
+            .map_err(|error| SubmitError::Store(error.to_string()))?;
         let submission = Arc::new(submission);
         let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
@@ -537,6 +554,7 @@ impl From<AppendError> for SubmitError {
             AppendError::Timeout => Self::Timeout,
             AppendError::NotAnEntry => Self::Rejected(error.to_string()),
             AppendError::Unavailable(why) => Self::Unavailable(why.to_owned()),
+            AppendError::Store(why) => Self::Store(why.to_owned()),
         }
     }
 }
@@ -605,6 +623,7 @@ fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogK
         random: Arc::clone(&parts.random),
         high_water: settings.high_water.clone(),
         timing: Timing::default(),
+        metrics: parts.metrics.clone(),
         on_fatal: Arc::clone(&parts.on_fatal),
     }
 }
@@ -643,9 +662,10 @@ impl Entry for PrecertificateEntry {
 }
 
 /// The entries of a static-ct-api log that holds precertificates alone.
-#[derive(Debug)]
-struct StaticCtFormat {
-    sct_extensions: SctExtensions,
+#[derive(Clone, Copy, Debug)]
+pub struct StaticCtFormat {
+    /// What the log's timestamps carry: an entry must carry the same.
+    pub sct_extensions: SctExtensions,
 }
 
 /// The parts of a `TileLeaf`.
@@ -687,6 +707,10 @@ impl EntryFormat for StaticCtFormat {
     fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         let leaf = TileLeaf::read(tile)?;
         tile.split_at_checked(tile.len() - leaf.rest.len())
+    }
+
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        TileLeaf::read(entry).map(|leaf| leaf.timestamp)
     }
 
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
@@ -844,7 +868,7 @@ mod tests {
         store.fail_next("issuer/", Fault::Before);
         let submission = golden_submission();
         let refusal = submit(&log, submission.clone()).unwrap_err();
-        assert!(matches!(refusal, SubmitError::Unavailable(_)), "{refusal}");
+        assert!(matches!(refusal, SubmitError::Store(_)), "{refusal}");
         assert_eq!(log.tip_size(), 0, "nothing is logged");
 
         submit(&log, submission.clone()).unwrap();

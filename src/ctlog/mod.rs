@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use crate::x509::chain::CertificateChain;
 
 pub mod embedded;
+pub mod metered;
 pub mod sct;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -38,9 +39,12 @@ pub enum SubmitError {
     /// The log did not answer in time. The entry may still appear in it, as a precertificate without certificate.
     #[error("the log did not answer in time")]
     Timeout,
-    /// The log cannot write, or is stopping.
+    /// The log takes nothing now: its clock is behind, its key does not answer, or it is stopping.
     #[error("the log cannot take entries: {0}")]
     Unavailable(String),
+    /// The log's store cannot be written.
+    #[error("the log's store cannot be written: {0}")]
+    Store(String),
     /// The log refused this submission.
     #[error("the log refused the precertificate: {0}")]
     Rejected(String),

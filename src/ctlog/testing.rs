@@ -28,6 +28,7 @@ pub(crate) fn parts(store: &MemoryStore) -> EmbeddedLogParts {
         signer: Arc::new(DeterministicKey::new(0x11)),
         clock: Arc::new(FixedClock::at("2026-01-01T00:00:00.123Z")),
         random: Arc::new(SeededRandom::new(1)),
+        metrics: None,
         on_fatal: Arc::new(|why| panic!("{why}")),
     }
 }

@@ -162,6 +162,8 @@ impl TokenError {
 pub struct RefusedToken {
     /// The configured id of the issuer that it says it is from, where there is one.
     pub issuer_id: Option<Arc<str>>,
+    /// Its `iss`, where it has one.
+    pub iss_claim: Option<Excerpt>,
     /// Why not.
     pub error: TokenError,
 }

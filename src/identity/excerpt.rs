@@ -33,6 +33,13 @@ impl Excerpt {
         });
         Self(shown)
     }
+
+    /// The same without its quotes, for places that have quotes of their own.
+    #[must_use]
+    pub fn unquoted(&self) -> &str {
+        let inner = self.0.strip_prefix('"').unwrap_or(&self.0);
+        inner.strip_suffix('"').unwrap_or(inner)
+    }
 }
 
 impl From<&str> for Excerpt {
@@ -79,6 +86,7 @@ mod tests {
             ),
         ] {
             assert_eq!(Excerpt::new(text).to_string(), shown);
+            assert_eq!(format!("\"{}\"", Excerpt::new(text).unquoted()), shown);
         }
         let exact = "é".repeat(256);
         assert_eq!(Excerpt::new(&exact).to_string(), format!("\"{exact}\""));

@@ -128,6 +128,18 @@ impl Issuers {
 }
 
 impl Issuer {
+    /// The URL that its tokens carry as `iss`, or the pattern of such URLs.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.endpoint.issuer
+    }
+
+    /// Whether it stands for many issuers.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.endpoint.is_wildcard()
+    }
+
     fn configuration(&self) -> IssuerConfiguration {
         IssuerConfiguration {
             url: self.endpoint.issuer.clone(),

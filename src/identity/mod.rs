@@ -20,7 +20,7 @@ pub(crate) mod testing;
 pub use config::{Finding, Severity};
 pub use error::{RefusedToken, TokenError};
 pub use issuers::{Issuer, IssuerConfiguration, Issuers};
-pub use jwks::KeySource;
+pub use jwks::{KeySource, KeyStatus};
 pub use verifier::TokenVerifier;
 
 /// What a verified token proves about its bearer.

@@ -11,7 +11,7 @@ use super::error::{RefusedToken, TokenError};
 use super::excerpt::Excerpt;
 use super::issuers::MatchedIssuer;
 use super::json::Object;
-use super::jwks::KeySource;
+use super::jwks::{KeySource, KeyStatus};
 use super::jws::UnverifiedToken;
 use super::{Identity, Issuers, claims};
 
@@ -38,18 +38,23 @@ impl TokenVerifier {
     /// The first check that fails. Nothing is fetched before the issuer is found in the configuration, and no claim but
     /// `iss` is looked at before the signature holds.
     pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Identity, RefusedToken> {
-        let unknown = |error| RefusedToken {
+        let unreadable = |error| RefusedToken {
             issuer_id: None,
+            iss_claim: None,
             error,
         };
-        let token = UnverifiedToken::parse(token).map_err(unknown)?;
-        let iss = token.issuer().map_err(unknown)?;
-        let matched = self.find_issuer(iss).map_err(unknown)?;
-        let identity = self.verify_for(&matched, &token, now).await;
-        identity.map_err(|error| RefusedToken {
-            issuer_id: Some(Arc::clone(&matched.issuer.id)),
+        let token = UnverifiedToken::parse(token).map_err(unreadable)?;
+        let iss = token.issuer().map_err(unreadable)?;
+        let refused = |issuer_id, error| RefusedToken {
+            issuer_id,
+            iss_claim: Some(Excerpt::new(iss)),
             error,
-        })
+        };
+        let matched = self
+            .find_issuer(iss)
+            .map_err(|error| refused(None, error))?;
+        let identity = self.verify_for(&matched, &token, now).await;
+        identity.map_err(|error| refused(Some(Arc::clone(&matched.issuer.id)), error))
     }
 
     async fn verify_for(
@@ -67,6 +72,12 @@ impl TokenVerifier {
     fn find_issuer(&self, iss: &str) -> Result<MatchedIssuer, TokenError> {
         let found = self.issuers.load().lookup(iss);
         found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))
+    }
+
+    /// How the keys of every issuer stand that was asked for.
+    #[must_use]
+    pub fn key_status(&self) -> Vec<KeyStatus> {
+        self.keys.status()
     }
 
     /// Begins to fetch the keys of every issuer that is not a pattern, so that the first tokens need not wait.

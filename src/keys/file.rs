@@ -1,6 +1,6 @@
 //! Private keys in PEM files, plain or encrypted with a passphrase.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,22 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The file belongs to another user, who can put another key into it.
+    #[error("{}: this private key belongs to another user (id {owner}); run `chown` on it, or pass --allow-insecure-permissions", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Everyone can put another file in the place of this one.
+    #[error("{}: everyone can replace this private key, as its folder has mode {mode:04o}; run `chmod o-w` on the folder, or pass --allow-insecure-permissions", path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// The permission bits of its folder.
+        mode: u32,
+    },
     /// The file is no PEM, or holds no private key.
     #[error("{}: no private key: {what}", path.display())]
     NoKey {
@@ -112,8 +128,8 @@ pub enum KeyFileError {
 /// Reads a private key from a PEM file: `PRIVATE KEY`, `ENCRYPTED PRIVATE KEY` (PBES2), `EC PRIVATE KEY` or
 /// `RSA PRIVATE KEY`.
 ///
-/// Unless `allow_insecure_permissions` is set, the file must be readable by its owner alone; the process's own group may
-/// read it too, as mounted Kubernetes Secrets have it.
+/// Unless `allow_insecure_permissions` is set, the file must be ours or root's, and readable by its owner alone; the process's
+/// own group may read it too, as mounted Kubernetes Secrets have it. Nobody else may be able to replace it.
 ///
 /// # Errors
 /// See [`KeyFileError`].
@@ -135,14 +151,8 @@ pub fn load(
     if !metadata.is_file() {
         return Err(no_key("not a regular file"));
     }
-    let mode = metadata.mode() & 0o777;
-    let own_group = metadata.gid() == rustix::process::getegid().as_raw();
-    let allowed = if own_group { 0o740 } else { 0o700 };
-    if mode & !allowed != 0 && !allow_insecure_permissions {
-        return Err(KeyFileError::Permissions {
-            path: path.to_owned(),
-            mode,
-        });
+    if !allow_insecure_permissions {
+        check_permissions(path, &metadata)?;
     }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_BYTES)
@@ -176,6 +186,43 @@ pub fn load(
         path: path.to_owned(),
         source,
     })
+}
+
+/// Checks that nobody else can read or replace a key file.
+fn check_permissions(path: &Path, file: &Metadata) -> Result<(), KeyFileError> {
+    let mode = file.mode() & 0o777;
+    let own_group = file.gid() == rustix::process::getegid().as_raw();
+    let allowed = if own_group { 0o740 } else { 0o700 };
+    if mode & !allowed != 0 {
+        return Err(KeyFileError::Permissions {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let owner = file.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(KeyFileError::Owner {
+            path: path.to_owned(),
+            owner,
+        });
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let folder = std::fs::metadata(folder).map_err(|source| KeyFileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    // With the sticky bit, as a mounted Kubernetes Secret has it, only a file's owner can replace it.
+    let mode = folder.mode() & 0o7777;
+    if mode & 0o1002 == 0o0002 {
+        return Err(KeyFileError::Folder {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
 }
 
 /// Writes a PKCS#8 key to a new file with mode 0600, encrypted (PBES2 with scrypt and AES-256) when there is a
@@ -277,6 +324,46 @@ mod tests {
             load(&path, None, false),
             Err(KeyFileError::Permissions { mode: 0o644, .. })
         ));
+        load(&path, None, true).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_can_replace_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        create(&path, &InMemoryKey::generate(NewKey::P256).unwrap().1, None).unwrap();
+        let set_folder = |mode| {
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        };
+        for mode in [0o777, 0o703] {
+            set_folder(mode);
+            let refused = load(&path, None, false).unwrap_err();
+            assert!(
+                matches!(refused, KeyFileError::Folder { mode: found, .. } if found == mode),
+                "{mode:o}: {refused}"
+            );
+            load(&path, None, true).unwrap();
+        }
+        for mode in [0o1777, 0o755, 0o770, 0o700] {
+            set_folder(mode);
+            load(&path, None, false).unwrap_or_else(|error| panic!("{mode:o}: {error}"));
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        create(&path, &InMemoryKey::generate(NewKey::P256).unwrap().1, None).unwrap();
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(4711), None).is_err() {
+            return;
+        }
+        let refused = load(&path, None, false).unwrap_err();
+        assert!(
+            matches!(refused, KeyFileError::Owner { owner: 4711, .. }),
+            "{refused}"
+        );
         load(&path, None, true).unwrap();
     }
 

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 pub(crate) mod deterministic;
 pub mod file;
 pub mod memory;
+pub mod metered;
 
 pub use memory::InMemoryKey;
 
@@ -69,6 +70,11 @@ pub trait Signer: Debug + Send + Sync {
 
     /// The public key, a DER `SubjectPublicKeyInfo` (RFC 5280, section 4.1).
     fn public_key_der(&self) -> &[u8];
+
+    /// How many signatures it makes at the same time. `None`: as many as are asked of it, as a key in memory does.
+    fn at_once(&self) -> Option<usize> {
+        None
+    }
 
     /// Signs `message` (the message itself, not its hash). ECDSA signatures are DER `ECDSA-Sig-Value`.
     ///

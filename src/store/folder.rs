@@ -70,15 +70,26 @@ impl Folder {
             temporary_names: AtomicU64::new(0),
             wal_bytes: FILE_BYTES,
         };
-        let temporary = folder.root.join(TEMPORARY);
-        match fs::remove_dir_all(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove tmp")(error));
-            }
-            _ => {}
-        }
-        folder.make_folder(&temporary)?;
+        folder.clear_temporary()?;
         Ok(folder)
+    }
+
+    /// Deletes what a process left behind that was killed while it wrote. The folder stays: a full disk may have no room to
+    /// make it again.
+    fn clear_temporary(&self) -> Result<(), StoreError> {
+        let temporary = self.root.join(TEMPORARY);
+        let left = match fs::read_dir(&temporary) {
+            Ok(left) => left,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.make_folder(&temporary);
+            }
+            Err(error) => return Err(StoreError::io("read tmp")(error)),
+        };
+        for file in left {
+            file.and_then(|file| fs::remove_file(file.path()))
+                .map_err(StoreError::io("clear tmp"))?;
+        }
+        Ok(())
     }
 
     /// Makes a folder, which must not exist yet, and locks it.

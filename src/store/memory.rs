@@ -33,6 +33,8 @@ pub enum Fault {
     Before,
     /// An error, although everything is written.
     After,
+    /// No error, although something else is written: its first bit is flipped.
+    Garbled,
     /// The writing thread panics.
     Panic,
 }
@@ -82,6 +84,18 @@ impl MemoryStore {
         }))
     }
 
+    /// Flips the first bit of a blob, or of a segment.
+    pub fn garble(&self, name: &str) {
+        self.lock().garble(name);
+    }
+
+    /// Takes away every blob whose name begins with `prefix`.
+    pub fn remove(&self, prefix: &str) {
+        self.lock()
+            .blobs
+            .retain(|name, _| !name.starts_with(prefix));
+    }
+
     /// Replaces the last segment or, without one, takes it away.
     pub fn damage_last_segment(&self, with: Option<Vec<u8>>) {
         let mut content = self.lock();
@@ -123,7 +137,27 @@ impl MemoryStore {
                 apply(&mut content)?;
                 Err(failed())
             }
+            Some(Fault::Garbled) => {
+                apply(&mut content)?;
+                content.garble(name);
+                Ok(())
+            }
             Some(Fault::Panic) => panic!("injected"),
+        }
+    }
+}
+
+impl Content {
+    fn garble(&mut self, name: &str) {
+        let segment = name
+            .strip_prefix("journal/")
+            .and_then(|number| number.parse::<usize>().ok());
+        let bytes = match (segment, &mut self.journal) {
+            (Some(number), Some(journal)) => journal.get_mut(number),
+            _ => self.blobs.get_mut(name),
+        };
+        if let Some(first) = bytes.and_then(|bytes| bytes.first_mut()) {
+            *first ^= 0x80;
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::reason::Reason;
 
 pub mod folder;
 pub mod memory;
+pub mod metered;
 mod wal;
 
 pub use folder::Folder;

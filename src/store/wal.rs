@@ -504,6 +504,7 @@ fn begin_file(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
     use super::*;
@@ -730,6 +731,27 @@ mod tests {
             &wal.tail.salt
         ));
         assert!(!has_frame(&salted, &[0; 16]), "another salt, no frame");
+    }
+
+    proptest! {
+        /// A frame reads back, alone or before others, and no bit of it can be another.
+        #[test]
+        fn a_frame_with_any_bit_flipped_is_none(
+            content in prop::collection::vec(any::<u8>(), 0..300),
+            behind in prop::collection::vec(any::<u8>(), 0..300),
+            salt in any::<[u8; 16]>(),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8,
+        ) {
+            let segment = segment(&content);
+            let mut bytes = frame(&segment, &salt);
+            let length = bytes.len();
+            bytes.extend(behind);
+            prop_assert_eq!(frame_at(&bytes, &salt), Some(&segment[..]));
+
+            bytes[at.index(length)] ^= 1_u8 << bit;
+            prop_assert_eq!(frame_at(&bytes, &salt), None);
+        }
     }
 
     #[test]

@@ -13,13 +13,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::keys::SignError;
+use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::store::{Store, StoreError};
@@ -68,6 +69,9 @@ pub trait EntryFormat: Debug + Send + Sync {
     /// Cuts the first entry off the content of a data tile; nothing when there is no whole one.
     fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])>;
 
+    /// The time that `entry` says it was sequenced, milliseconds since 1970; nothing when it is malformed.
+    fn timestamp(&self, entry: &[u8]) -> Option<u64>;
+
     /// The hash of the leaf of `entry`; nothing when that is not exactly one well-formed entry for `position`.
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash>;
 }
@@ -90,6 +94,8 @@ pub struct LogParts {
     pub high_water: Option<PathBuf>,
     /// How long things take.
     pub timing: Timing,
+    /// What happens is counted here.
+    pub metrics: Option<LogMetrics>,
     /// Called once, with the reason, when the log cannot go on and the process has to end: what is on the disk is not
     /// known any more.
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
@@ -162,10 +168,10 @@ pub enum LogError {
     },
     /// The tiles do not fit the journal.
     #[error(
-        "the log is damaged: its tiles do not fit segment {0} of its journal; with the process stopped, remove `state.json` \
-         and the folder `tile`: they are made again from the journal"
+        "the log is damaged: its tiles do not fit its journal ({0}); with the process stopped, remove `state.json` and the \
+         folder `tile`: they are made again from the journal"
     )]
-    Tiles(u64),
+    Tiles(String),
     /// Another process has locked the high-water mark.
     #[error(
         "the high-water file {} is in use by another process: that one runs this log, or this one is a copy of it; of two \
@@ -201,6 +207,7 @@ pub enum LogError {
 impl From<PublishError> for LogError {
     fn from(error: PublishError) -> Self {
         match error {
+            PublishError::Store(StoreError::Conflict(name)) => Self::Tiles(name),
             PublishError::Store(error) => error.into(),
             PublishError::Sign(error) => error.into(),
             PublishError::RootDiffers => {
@@ -241,9 +248,12 @@ pub enum AppendError {
     /// The entry is too large, or not of the form that the log takes.
     #[error("the entry is malformed, or larger than {} KiB", journal::MAX_ENTRY_BYTES >> 10)]
     NotAnEntry,
-    /// The log cannot write.
+    /// The log takes nothing now, for another reason than its store.
     #[error("the log cannot write: {0}")]
     Unavailable(&'static str),
+    /// The log's store cannot be written.
+    #[error("the log's store cannot be written: {0}")]
+    Store(&'static str),
 }
 
 impl AppendError {
@@ -251,8 +261,9 @@ impl AppendError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::QueueFull => Reason::Overloaded,
-            Self::Timeout | Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::QueueFull | Self::Timeout => Reason::Overloaded,
+            Self::Unavailable(_) => Reason::CtUnavailable,
+            Self::Store(_) => Reason::StoreUnavailable,
             Self::NotAnEntry => Reason::CtRejected,
         }
     }
@@ -273,6 +284,8 @@ struct Shared {
     /// What readers see; nothing before the first checkpoint of this process.
     view: ArcSwapOption<View>,
     tip_size: AtomicU64,
+    /// Odd while the sequencer works on what it took from the queue.
+    sequencer_steps: AtomicU64,
     /// The newest timestamp in the journal or in a checkpoint.
     newest_timestamp: AtomicU64,
     /// Set once; nothing is written after it.
@@ -280,7 +293,23 @@ struct Shared {
     is_closed: AtomicBool,
     /// Whether publication has failed for too long.
     is_stalled: AtomicBool,
+    /// Whether the store had no room for the last batch.
+    is_store_full: AtomicBool,
 }
+
+/// How a log is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogHealth {
+    /// Why it takes no entries, if so.
+    pub writable: Result<(), AppendError>,
+    /// Why its store takes nothing, if so.
+    pub last_write_failed: Option<String>,
+}
+
+/// The blob that shows whether a store which was full takes something again.
+const PROBE: &str = "probe";
+/// About a small segment.
+const PROBE_BYTES: usize = 4096;
 
 impl Log {
     /// Creates an empty log, with its first checkpoint.
@@ -293,7 +322,8 @@ impl Log {
 
     /// Opens the log, verifies what its journal holds, publishes a checkpoint of it, and starts its threads.
     ///
-    /// While the clock is behind the log's newest timestamp, nothing is published and [`Self::checkpoint`] is empty.
+    /// While the clock is behind the log's newest timestamp, nothing is published and [`Self::checkpoint`] is empty. While
+    /// there is no room for a new checkpoint, readers see the stored one.
     ///
     /// # Errors
     /// See [`LogError`]; a log that may have been damaged or taken back in time is never continued.
@@ -301,7 +331,19 @@ impl Log {
         let shared = Arc::new(Shared::new(parts));
         let recovered = recovery::recover(&shared)?;
         let mut publisher = recovered.publisher;
-        publisher.publish()?;
+        match publisher.publish() {
+            Ok(_) => {}
+            Err(PublishError::Store(error)) if error.is_passing() => {
+                tracing::error!(
+                    error = error.to_string(),
+                    "the log cannot publish a checkpoint; until it can, readers see the last one"
+                );
+                if shared.view.load().is_none() {
+                    shared.view.store(recovered.published.map(Arc::new));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
         let (to_publisher, from_sequencer) = handover();
         let sequencer = Sequencer::new(
@@ -327,6 +369,26 @@ impl Log {
     /// # Errors
     /// See [`AppendError`].
     pub async fn append(&self, entry: Box<dyn Entry>) -> Result<Position, AppendError> {
+        let Some(metrics) = &self.shared.parts.metrics else {
+            return self.enqueue(entry).await;
+        };
+        let start = Instant::now();
+        metrics.pending_entries.inc();
+        // Also when the caller goes away.
+        let _waiting = OnDrop(|| metrics.pending_entries.dec());
+        let answer = self.enqueue(entry).await;
+        match &answer {
+            Ok(_) => {
+                metrics.appended.inc();
+                metrics.append_wait.observe(start.elapsed().as_secs_f64());
+            }
+            Err(AppendError::QueueFull) => metrics.overloaded.inc(),
+            Err(_) => metrics.append_failed.inc(),
+        }
+        answer
+    }
+
+    async fn enqueue(&self, entry: Box<dyn Entry>) -> Result<Position, AppendError> {
         self.shared.check_writable()?;
         let (done, answer) = oneshot::channel();
         {
@@ -366,6 +428,13 @@ impl Log {
         self.shared.tip_size.load(Ordering::Acquire)
     }
 
+    /// Counts how often the sequencer has begun or ended to work on what it took: odd while it does. The same odd number,
+    /// much later, is a sequencer that hangs.
+    #[must_use]
+    pub fn sequencer_steps(&self) -> u64 {
+        self.shared.sequencer_steps.load(Ordering::Relaxed)
+    }
+
     /// Whether the log takes entries now.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -374,10 +443,40 @@ impl Log {
             && self.shared.check_writable().is_ok()
     }
 
+    /// Whether the log takes entries, and whether its store took the last ones.
+    ///
+    /// A store that was full is tried again here: nobody may send entries while the log is not ready.
+    #[must_use]
+    pub fn health(&self) -> LogHealth {
+        let is_stopping = || {
+            let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+            queue.is_none()
+        };
+        let writable = if is_stopping() {
+            Err(SHUTTING_DOWN)
+        } else {
+            self.shared.check_writable()
+        };
+        let shared = &self.shared;
+        let mut last_write_failed = None;
+        if shared.is_store_full.load(Ordering::Acquire) {
+            match shared.parts.store.put_mutable(PROBE, &[0; PROBE_BYTES]) {
+                Ok(()) => shared.is_store_full.store(false, Ordering::Release),
+                Err(error) => last_write_failed = Some(error.to_string()),
+            }
+        }
+        LogHealth {
+            writable,
+            last_write_failed,
+        }
+    }
+
     /// Returns a tile as far as its entries are published; nothing for one that has not that many.
     ///
+    /// A full tile is read from the store, and has been checked up to the root of the latest checkpoint.
+    ///
     /// # Errors
-    /// When the store fails or has lost a published tile.
+    /// When the store fails, has lost a published tile, or gives another back than was written.
     pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
         let view = self.shared.view.load();
         match view.as_ref() {
@@ -441,6 +540,15 @@ impl Drop for Log {
     }
 }
 
+/// Does something when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 impl Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
@@ -469,11 +577,11 @@ impl Nodes for Log {
 }
 
 const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down");
-const FAILED: AppendError = AppendError::Unavailable("its store failed");
+const FAILED: AppendError = AppendError::Store("it failed, and the process has to end");
 const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
 const CLOCK_BEHIND: AppendError =
     AppendError::Unavailable("the clock is behind the log's newest entry");
-const STALLED: AppendError = AppendError::Unavailable("its checkpoints cannot be published");
+const STALLED: AppendError = AppendError::Store("checkpoints cannot be published");
 
 impl Shared {
     fn new(parts: LogParts) -> Self {
@@ -481,10 +589,12 @@ impl Shared {
             parts,
             view: ArcSwapOption::empty(),
             tip_size: AtomicU64::new(0),
+            sequencer_steps: AtomicU64::new(0),
             newest_timestamp: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
+            is_store_full: AtomicBool::new(false),
         }
     }
 
@@ -493,6 +603,11 @@ impl Shared {
         if !self.has_failed.swap(true, Ordering::AcqRel) {
             (self.parts.on_fatal)(why);
         }
+    }
+
+    /// The sequencer begins or ends to work on a batch.
+    fn step(&self) {
+        self.sequencer_steps.fetch_add(1, Ordering::Relaxed);
     }
 
     fn has_failed(&self) -> bool {

@@ -57,14 +57,11 @@ impl View {
         if available < TILE_WIDTH {
             return Ok(cut(self.edge.partial(path.kind())));
         }
-        let name = TilePath::full(path.kind(), path.index()).to_string();
-        let tile = parts.store.get(&name)?;
-        match tile.as_deref().and_then(cut) {
-            Some(tile) => Ok(Some(tile)),
-            None => Err(StoreError::Damaged(format!(
-                "{name} is missing or cut short"
-            ))),
-        }
+        let (store, format) = (&*parts.store, &*parts.format);
+        let tile = self
+            .edge
+            .full_tile(path.kind(), path.index(), store, format)?;
+        Ok(cut(&tile))
     }
 }
 
@@ -128,16 +125,40 @@ impl Publisher {
         Ok(())
     }
 
-    /// Writes the tiles that became full.
+    /// Writes the tiles that became full, and reads them back: no checkpoint is signed over a tree that is not the stored
+    /// one.
     pub(super) fn write_tiles(&mut self) -> Result<(), PublishError> {
+        let LogParts { store, format, .. } = &self.shared.parts;
         for (path, tile) in &self.full {
-            let store = &self.shared.parts.store;
             store
                 .put_immutable(&path.to_string(), tile)
                 .map_err(PublishError::Store)?;
+            if let Some(metrics) = &self.shared.parts.metrics {
+                match path.kind() {
+                    TileKind::Hashes(_) => metrics.hash_tiles.wrote(tile.len()),
+                    TileKind::Data => metrics.data_tiles.wrote(tile.len()),
+                }
+            }
+        }
+        for (path, _) in &self.full {
+            // Above a data tile lie all the tiles of hashes that it made full.
+            if path.kind() == TileKind::Data {
+                self.edge
+                    .full_tile(path.kind(), path.index(), &**store, &**format)
+                    .map_err(PublishError::Store)?;
+            }
         }
         self.full.clear();
         Ok(())
+    }
+
+    /// What readers saw of the tree that was applied so far, if that is the tree of `head`.
+    pub(super) fn view_of(&self, head: TreeHead, checkpoint: &Arc<str>) -> Option<View> {
+        (self.edge.size() == head.size).then(|| View {
+            checkpoint: Arc::clone(checkpoint),
+            head,
+            edge: self.edge.clone(),
+        })
     }
 
     /// Publishes a checkpoint of everything that was applied; `false` when the clock is behind and nothing may be signed.
@@ -170,6 +191,11 @@ impl Publisher {
             .store
             .put_mutable(CHECKPOINT, checkpoint.as_bytes())
             .map_err(PublishError::Store)?;
+        if let Some(metrics) = &shared.parts.metrics {
+            metrics.checkpoints.wrote(checkpoint.len());
+            let seconds = i64::try_from(head.timestamp / 1000).unwrap_or(i64::MAX);
+            metrics.checkpoint_timestamp.set(seconds);
+        }
         self.remember(&checkpoint);
         shared.view.store(Some(Arc::new(View {
             checkpoint: checkpoint.into(),
@@ -268,6 +294,9 @@ impl Publisher {
                 Err(PublishError::Sign(error)) => Failing::note(&mut failing, now, &error),
                 Err(PublishError::Store(error)) => return self.shared.fail(&error.to_string()),
                 Err(PublishError::RootDiffers) => {
+                    if let Some(metrics) = &self.shared.parts.metrics {
+                        metrics.integrity_errors.inc();
+                    }
                     return self.shared.fail(
                         "two computations of the log's tree disagree: memory or disk is failing",
                     );

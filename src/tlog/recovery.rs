@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::checkpoint::{LogIdentity, TreeHead};
 use super::journal::{Segment, SegmentError, Tip};
-use super::publisher::{CHECKPOINT, Publisher, STATE, State};
+use super::publisher::{CHECKPOINT, Publisher, STATE, State, View};
 use super::tile::Edge;
 use super::tree::Hash;
 use super::{LogError, LogParts, Shared};
@@ -22,6 +22,8 @@ pub(super) struct Recovered {
     pub(super) journal: Box<dyn Journal>,
     pub(super) tip: Tip,
     pub(super) publisher: Publisher,
+    /// What readers saw last; nothing where that lies before what was read of the journal.
+    pub(super) published: Option<View>,
     pub(super) high_water_lock: Option<File>,
 }
 
@@ -56,7 +58,7 @@ pub(super) fn create(parts: &LogParts) -> Result<(), LogError> {
 pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     let parts = &shared.parts;
     let high_water_lock = lock_high_water(parts)?;
-    let (published, mut marks) = read_marks(parts)?;
+    let (note, head, mut marks) = read_marks(parts)?;
     let state = read_state(parts)?;
 
     let identity = parts.key.identity();
@@ -70,6 +72,7 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     };
     marks.pass_below(&tip, parts)?;
     let mut publisher = Publisher::new(Arc::clone(shared), edge);
+    let mut published = publisher.view_of(head, &note);
     while let Some(current) = segment {
         let wrong = |source| LogError::Segment {
             number: current.number,
@@ -80,8 +83,9 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
         marks.pass(&tip)?;
         publisher.apply(&current, *tip.root())?;
         // What is published is durable for certain, so its tiles need not wait in memory.
-        if tip.size() <= published.size {
+        if tip.size() <= head.size {
             publisher.write_tiles()?;
+            published = publisher.view_of(head, &note);
         }
         segment = next_segment(&mut *journal, identity)?;
     }
@@ -96,6 +100,7 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
         journal,
         tip,
         publisher,
+        published,
         high_water_lock,
     })
 }
@@ -139,9 +144,16 @@ fn next_segment(
 
 /// The tree before a segment that is not the first, from the tiles.
 fn start_in_the_middle(parts: &LogParts, first: &Segment) -> Result<(Tip, Edge), LogError> {
-    let tiles = |_| LogError::Tiles(first.number);
-    let edge = Edge::load(&*parts.store, &*parts.format, first.first_index).map_err(tiles)?;
-    let tip = Tip::before(first, edge.range()).map_err(|_| LogError::Tiles(first.number))?;
+    let edge = Edge::load(&*parts.store, &*parts.format, first.first_index);
+    let edge = edge.map_err(|error| {
+        if let StoreError::Damaged(what) = error {
+            LogError::Tiles(what)
+        } else {
+            error.into()
+        }
+    })?;
+    let tip = Tip::before(first, edge.range())
+        .map_err(|_| LogError::Tiles(format!("segment {}", first.number)))?;
     Ok((tip, edge))
 }
 
@@ -159,8 +171,8 @@ struct Marks {
     newest_timestamp: u64,
 }
 
-/// Reads the stored checkpoint and, where there is one, the high-water mark.
-fn read_marks(parts: &LogParts) -> Result<(TreeHead, Marks), LogError> {
+/// Reads the stored checkpoint, which is returned with its head, and, where there is one, the high-water mark.
+fn read_marks(parts: &LogParts) -> Result<(Arc<str>, TreeHead, Marks), LogError> {
     let verify = |name: &str, note: &[u8]| {
         parts
             .key
@@ -171,11 +183,11 @@ fn read_marks(parts: &LogParts) -> Result<(TreeHead, Marks), LogError> {
                 source,
             })
     };
-    let note = parts.store.get(CHECKPOINT)?;
-    let published = verify(
-        "the stored checkpoint",
-        &note.ok_or(LogError::Missing(CHECKPOINT))?,
-    )?;
+    let note = parts
+        .store
+        .get(CHECKPOINT)?
+        .ok_or(LogError::Missing(CHECKPOINT))?;
+    let published = verify("the stored checkpoint", &note)?;
     let mut waiting = vec![("the stored checkpoint".to_owned(), published)];
     if let Some(path) = &parts.high_water {
         let name = format!("the high-water file {}", path.display());
@@ -193,6 +205,7 @@ fn read_marks(parts: &LogParts) -> Result<(TreeHead, Marks), LogError> {
         .max()
         .unwrap_or(0);
     Ok((
+        String::from_utf8_lossy(&note).into(),
         published,
         Marks {
             waiting,

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -61,6 +62,7 @@ impl Sequencer {
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Pending>) {
         let mut received = Vec::with_capacity(MAX_ENTRIES);
         while queue.blocking_recv_many(&mut received, MAX_ENTRIES) > 0 {
+            self.shared.step();
             gather(&mut queue, &mut received);
             // Who stopped waiting has told its client that there is no certificate.
             let waiting = received
@@ -84,6 +86,7 @@ impl Sequencer {
                     }
                 }
             }
+            self.shared.step();
         }
     }
 
@@ -120,7 +123,26 @@ impl Sequencer {
     }
 
     /// Makes a segment durable and returns the position of its first entry.
-    fn commit(&mut self, mut draft: Draft) -> Result<Position, Refusal> {
+    fn commit(&mut self, draft: Draft) -> Result<Position, Refusal> {
+        let (start, entries) = (Instant::now(), draft.entries.len());
+        let committed = self.try_commit(draft);
+        if let Some(metrics) = &self.shared.parts.metrics {
+            match &committed {
+                Ok(_) => {
+                    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+                    metrics.batch_entries.observe(entries.into());
+                    let seconds = start.elapsed().as_secs_f64();
+                    metrics.sequencing_duration.observe(seconds);
+                }
+                Err(Refusal::Batch(CLOCK_BEHIND)) => metrics.clock_failures.inc(),
+                Err(Refusal::Batch(KEY_SILENT)) => metrics.sign_failures.inc(),
+                Err(_) => metrics.store_failures.inc(),
+            }
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, mut draft: Draft) -> Result<Position, Refusal> {
         // An empty segment would close the log.
         if draft.entries.is_empty() {
             return Err(Refusal::Batch(AppendError::NotAnEntry));
@@ -142,7 +164,7 @@ impl Sequencer {
         let bytes = self
             .tip
             .seal(&draft, &parts.key)
-            .map_err(|_| Refusal::Batch(AppendError::Unavailable("its key does not answer")))?;
+            .map_err(|_| Refusal::Batch(KEY_SILENT))?;
         // A wrong segment would stop the log for ever, so what is written is read back first, all the way to the root.
         let wrong = |error| Refusal::Fatal(format!("a segment came out wrong: {error}"));
         let segment = Segment::decode(&bytes).map_err(wrong)?;
@@ -150,9 +172,10 @@ impl Sequencer {
         let tip = self.tip.extend(&segment, &leaves).map_err(wrong)?;
 
         match self.journal.commit(segment.number, &bytes) {
-            Ok(()) => {}
+            Ok(()) => self.shared.is_store_full.store(false, Ordering::Release),
             Err(error) if error.is_passing() => {
-                return Err(Refusal::Batch(AppendError::Unavailable(
+                self.shared.is_store_full.store(true, Ordering::Release);
+                return Err(Refusal::Batch(AppendError::Store(
                     "there is no space left, or too many files are open",
                 )));
             }
@@ -198,6 +221,8 @@ fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
         }
     }
 }
+
+const KEY_SILENT: AppendError = AppendError::Unavailable("its key does not answer");
 
 type Waiter = oneshot::Sender<Result<Position, AppendError>>;
 

@@ -37,6 +37,11 @@ impl EntryFormat for PlainFormat {
         tile.split_at_checked(4 + length as usize)
     }
 
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        let octets = entry.get(12..20)?.first_chunk()?;
+        Some(u64::from_be_bytes(*octets))
+    }
+
     fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
         let (own, rest) = self.split_first(entry)?;
         let (index, own_rest) = own.get(4..)?.split_first_chunk()?;
@@ -135,6 +140,7 @@ impl Place {
                 },
                 heartbeat: Duration::from_secs(3600),
             },
+            metrics: None,
             on_fatal: Arc::new(move |why| fatal.lock().unwrap().push(why.to_owned())),
         }
     }
@@ -372,6 +378,39 @@ fn an_entry_is_not_acknowledged_while_its_sync_is_held_back() {
 }
 
 #[test]
+fn a_sequencer_that_hangs_stands_at_an_odd_step() {
+    let place = Place::created();
+    let log = place.open();
+    place.append(&log, "entry").unwrap();
+    let rest = wait_for_step(&log, |step| step.is_multiple_of(2));
+    place.store.hold_commits();
+    place.runtime.block_on(async {
+        let append = log.append(text("held back"));
+        let watch = async {
+            while log.sequencer_steps() == rest {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(log.sequencer_steps(), rest + 1);
+            place.store.release_commits();
+        };
+        let (answer, ()) = futures_util::future::join(append, watch).await;
+        answer.unwrap();
+    });
+    assert_eq!(wait_for_step(&log, |step| step != rest + 1), rest + 2);
+}
+
+/// The count of the sequencer's steps, once it is as wanted: it answers before it counts.
+fn wait_for_step(log: &Log, is_wanted: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        let step = log.sequencer_steps();
+        if is_wanted(step) {
+            return step;
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
 fn a_waiter_is_sent_away_in_time_and_what_was_not_begun_is_not_logged() {
     let place = Place::created();
     let mut parts = place.parts();
@@ -579,6 +618,79 @@ fn every_failure_of_the_publisher_leaves_a_log_that_goes_on() {
 }
 
 #[test]
+fn a_tile_that_was_not_stored_as_it_was_written_is_under_no_checkpoint() {
+    for name in ["tile/0/000", "tile/data/000"] {
+        let place = Place::created();
+        let log = place.open();
+        place.append_many(&log, 255);
+        log.shutdown();
+        let log = place.open();
+        place.append(&log, "the last of its tile").unwrap();
+        place.store.fail_next(name, Fault::Garbled);
+        log.shutdown();
+        assert!(place.fatal()[0].contains(name), "{:?}", place.fatal());
+        assert_eq!(log.head().unwrap().size, 255, "no checkpoint over it");
+
+        let refusal = place.refusal();
+        assert!(matches!(refusal, LogError::Tiles(_)), "{name}: {refusal}");
+        place.store.remove("tile/");
+        place.store.remove("state.json");
+        assert_eq!(assert_sound(&place.open()).len(), 256, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_tile_is_not_served_and_the_others_are() {
+    let place = Place::created();
+    let log = place.open();
+    place.append_many(&log, 600);
+    log.shutdown();
+    let leaves = assert_sound(&log);
+    place.store.garble("tile/data/000");
+    place.store.garble("tile/0/001");
+    for (kind, index, is_served) in [
+        (TileKind::Data, 0, false),
+        (TileKind::Hashes(0), 0, true),
+        (TileKind::Data, 1, false),
+        (TileKind::Hashes(0), 1, false),
+    ] {
+        for width in [1, 255, 256] {
+            let tile = log.tile(TilePath::of_width(kind, index, width));
+            assert_eq!(tile.is_ok(), is_served, "{kind:?} {index} {width}");
+        }
+    }
+    assert!(log.inclusion_proof(300, 600).is_err(), "needs tile 1");
+    let proof = log.inclusion_proof(7, 256).unwrap().unwrap();
+    let root = naive_root(&leaves[..256]);
+    assert!(verify_inclusion(&leaves[7], 7, 256, &proof, &root));
+}
+
+#[test]
+fn a_log_that_opens_without_room_shows_its_last_checkpoint_and_recovers() {
+    for unpublished in [0, 3] {
+        let place = Place::created();
+        let log = place.open();
+        place.append_many(&log, 300);
+        log.shutdown();
+        let log = place.open();
+        place.append_many(&log, unpublished);
+        let place = place.moved_to(place.store.copy());
+        let published = place.store.get("checkpoint").unwrap().unwrap();
+
+        place.store.fail_next("checkpoint", Fault::NoSpace);
+        let log = place.open();
+        assert_eq!(log.checkpoint().unwrap().as_bytes(), published);
+        assert_eq!(assert_sound(&log).len(), 300);
+        assert_eq!(log.tip_size(), 300 + unpublished as u64);
+        let next = place.append(&log, "the journal has room").unwrap();
+        assert_eq!(next.index, log.tip_size() - 1);
+        log.shutdown();
+        assert_eq!(assert_sound(&log).len() as u64, log.tip_size());
+        assert_eq!(place.fatal(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_publisher_without_room_tries_again_by_itself() {
     let mut place = Place::created();
     place.publishes_at_shutdown = false;
@@ -681,6 +793,14 @@ fn a_start_reads_the_journal_from_the_last_full_tile_on() {
         serde_json::from_slice(&place.store.get("state.json").unwrap().unwrap()).unwrap();
     assert_eq!(state.folded_size, 512);
     assert!(state.folded_segment > 0);
+    // What lies before is not read: it could be as long as it likes.
+    for number in 0..=state.folded_segment {
+        let copy = place.moved_to(place.store.copy());
+        copy.store.garble(&format!("journal/{number}"));
+        let is_read = number == state.folded_segment;
+        let opened = Log::open(copy.parts());
+        assert_eq!(opened.is_err(), is_read, "segment {number}: {opened:?}");
+    }
     // A damaged tile is noticed by the root of the segment before which reading starts.
     for name in ["tile/0/000", "tile/0/001"] {
         let copy = place.moved_to(place.store.copy());
@@ -1014,6 +1134,70 @@ fn a_log_opened_with_the_clock_behind_shows_nothing_and_signs_nothing() {
     assert_eq!(assert_sound(&place.open()).len(), 1);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A clock that jumps by hours, within a process and between two, never takes the tree's times back.
+    #[test]
+    fn times_in_the_tree_follow_its_order_whatever_the_clock_does(
+        jumps in prop::collection::vec((-3600_i64..=3600, any::<bool>()), 1..12),
+    ) {
+        let place = Place::created();
+        let mut log = place.open();
+        let (mut last, mut size) = (0, 0);
+        for (seconds, is_restarting) in jumps {
+            let now = place.clock.now();
+            place.clock.set(now + time::Duration::seconds(seconds));
+            if is_restarting {
+                drop(log);
+                log = place.open();
+            }
+            match place.append(&log, "entry") {
+                Ok(position) => {
+                    prop_assert_eq!(position.index, size);
+                    prop_assert!(position.timestamp >= last);
+                    (last, size) = (position.timestamp, size + 1);
+                }
+                // After a jump forward the last checkpoint looks old until there is a new one.
+                Err(error) => prop_assert!(error == CLOCK_BEHIND || error == STALLED),
+            }
+        }
+        drop(log);
+        place.clock.advance(Duration::from_secs(50_000));
+        prop_assert_eq!(assert_sound(&place.open()).len() as u64, size);
+        prop_assert!(place.fatal().is_empty());
+    }
+
+    /// A segment reads back as it was sealed, and no bit of it can be another.
+    #[test]
+    fn a_segment_with_any_bit_flipped_is_refused(
+        contents in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..5),
+        timestamp in 1_u64..1 << 48,
+        at in any::<prop::sample::Index>(),
+        bit in 0..8,
+    ) {
+        let key = key(0x11);
+        let entries: Vec<_> = (0..)
+            .zip(contents)
+            .map(|(index, content)| Text(content).encode(Position { index, timestamp }))
+            .collect();
+        let leaves: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
+        let draft = Draft { entries: entries.clone(), leaves, timestamp, nonce: [7; 16] };
+        let mut bytes = Tip::empty().seal(&draft, &key).unwrap();
+        let read = |bytes: &[u8]| {
+            let segment = Segment::decode(bytes)?;
+            segment.verify_signature(key.identity())?;
+            Ok::<_, SegmentError>(segment)
+        };
+        let segment = read(&bytes).unwrap();
+        prop_assert_eq!((segment.timestamp, &segment.entries), (timestamp, &entries));
+        prop_assert_eq!(segment.leaf_hashes(&PlainFormat).unwrap(), draft.leaves);
+
+        *at.get_mut(&mut bytes) ^= 1_u8 << bit;
+        prop_assert!(read(&bytes).is_err());
+    }
+}
+
 // A folder, with everything that a disk does to it.
 
 #[test]
@@ -1143,7 +1327,14 @@ proptest! {
             place.clock.advance(Duration::from_millis(7));
         }
         drop(log);
-        let log = place.open_in_spite_of_faults();
+        // The faults that are left may keep the last checkpoint back, and come to an end.
+        let log = loop {
+            let log = place.open_in_spite_of_faults();
+            log.shutdown();
+            if log.head().is_some_and(|head| head.size == log.tip_size()) {
+                break log;
+            }
+        };
         let leaves = assert_sound(&log);
         prop_assert!(leaves.len() as u64 >= acknowledged);
         for head in served {

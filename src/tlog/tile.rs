@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::EntryFormat;
 use super::tree::{CompactRange, Hash};
+use super::{EntryFormat, Position};
 use crate::store::{Store, StoreError};
 
 /// How many hashes or entries a full tile holds.
@@ -168,6 +168,22 @@ pub fn cut_entries<'a>(format: &dyn EntryFormat, tile: &'a [u8], width: u64) -> 
     tile.get(..tile.len() - rest.len())
 }
 
+/// The hashes of the leaves of a data tile whose first entry has the index `first`, one after the other; nothing when it is
+/// not made of whole entries for their places.
+fn leaf_hashes(format: &dyn EntryFormat, first: u64, tile: &[u8]) -> Option<Vec<u8>> {
+    let (mut rest, mut hashes) = (tile, Vec::new());
+    for index in first.. {
+        if rest.is_empty() {
+            break;
+        }
+        let (entry, behind) = format.split_first(rest)?;
+        let timestamp = format.timestamp(entry)?;
+        hashes.extend(format.leaf_hash(entry, Position { index, timestamp })?);
+        rest = behind;
+    }
+    Some(hashes)
+}
+
 /// The hashes of a tile.
 fn hashes(tile: &[u8]) -> impl Iterator<Item = Hash> {
     tile.chunks_exact(HASH_BYTES)
@@ -197,10 +213,10 @@ pub struct Edge {
 impl Edge {
     /// Reads the edge of the tree of `size` leaves back from full tiles, where every leaf below `size` is in one.
     ///
-    /// What is read is to be checked against a known root.
+    /// The entries are those of the leaves; the root is to be checked against a known one.
     ///
     /// # Errors
-    /// When a tile is missing or cut short, or the store fails.
+    /// When a tile is missing or cut short, the entries are others, or the store fails.
     pub fn load(
         store: &dyn Store,
         format: &dyn EntryFormat,
@@ -213,8 +229,7 @@ impl Edge {
                 TileKind::Hashes(_) => cut_hashes(tile, width),
                 TileKind::Data => cut_entries(format, tile, width),
             });
-            part.map(<[u8]>::to_vec)
-                .ok_or_else(|| StoreError::Damaged(format!("{path} is missing or cut short")))
+            part.map(<[u8]>::to_vec).ok_or_else(|| damaged(path))
         };
         let (last_tile, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
         let mut edge = Self {
@@ -223,7 +238,12 @@ impl Edge {
         };
         if width > 0 {
             edge.data = read(TileKind::Data, last_tile, width)?;
-            edge.levels = vec![read(TileKind::Hashes(0), last_tile, width)?];
+            let leaves = read(TileKind::Hashes(0), last_tile, width)?;
+            if leaf_hashes(format, size - width, &edge.data).as_ref() != Some(&leaves) {
+                let path = TilePath::full(TileKind::Data, last_tile);
+                return Err(damaged(path));
+            }
+            edge.levels = vec![leaves];
         } else if size > 0 {
             edge.levels = vec![Vec::new()];
         }
@@ -242,6 +262,44 @@ impl Edge {
             count /= TILE_WIDTH;
         }
         Ok(edge)
+    }
+
+    /// Reads a full tile of the tree back from full tiles.
+    ///
+    /// It has been checked: the hash over it is computed again, and stands in the tile above it, which is read and checked in
+    /// the same way up to this edge. The files of the store are trusted for nothing.
+    ///
+    /// # Errors
+    /// When it, or a tile above it, is missing or not the one of this tree, or the store fails.
+    pub fn full_tile(
+        &self,
+        kind: TileKind,
+        index: u64,
+        store: &dyn Store,
+        format: &dyn EntryFormat,
+    ) -> Result<Vec<u8>, StoreError> {
+        let path = TilePath::full(kind, index);
+        let tile = store.get(&path.to_string())?;
+        let tile = tile.ok_or_else(|| damaged(path))?;
+        let is_good = match kind {
+            TileKind::Data => {
+                let leaves = self.full_tile(TileKind::Hashes(0), index, store, format)?;
+                leaf_hashes(format, index * TILE_WIDTH, &tile) == Some(leaves)
+            }
+            TileKind::Hashes(level) => {
+                let (above, position) = (TileKind::Hashes(level + 1), index % TILE_WIDTH);
+                let parent = TilePath::full(above, index / TILE_WIDTH);
+                let hashes = if parent.available(self.size) == TILE_WIDTH {
+                    &self.full_tile(above, parent.index(), store, format)?
+                } else {
+                    self.partial(above)
+                };
+                let up_to_it = cut_hashes(hashes, position + 1);
+                cut_hashes(&tile, TILE_WIDTH) == Some(&tile)
+                    && up_to_it.is_some_and(|hashes| hashes.ends_with(&perfect_root(&tile)))
+            }
+        };
+        is_good.then_some(tile).ok_or_else(|| damaged(path))
     }
 
     /// The number of leaves.
@@ -317,6 +375,12 @@ impl Edge {
     }
 }
 
+fn damaged(path: TilePath) -> StoreError {
+    StoreError::Damaged(format!(
+        "{path} is missing, or is not the one that was written"
+    ))
+}
+
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -328,7 +392,7 @@ mod tests {
     use super::*;
     use crate::store::MemoryStore;
     use crate::tlog::tests::PlainFormat;
-    use crate::tlog::tree::tests::{leaves, naive_root};
+    use crate::tlog::tree::tests::naive_root;
 
     #[test]
     fn paths_have_one_spelling() {
@@ -404,12 +468,28 @@ mod tests {
         }
     }
 
-    /// Pushes `count` leaves, whose entries are their own hashes, and stores the tiles that become full.
+    /// An entry with nothing but its place.
+    fn entry(index: u64) -> (Vec<u8>, Hash) {
+        let position = Position {
+            index,
+            timestamp: 5,
+        };
+        let entry = PlainFormat::frame(&[index.to_be_bytes(), 5_u64.to_be_bytes()].concat());
+        let leaf = PlainFormat.leaf_hash(&entry, position).unwrap();
+        (entry, leaf)
+    }
+
+    fn leaves(count: usize) -> Vec<Hash> {
+        (0..count as u64).map(|index| entry(index).1).collect()
+    }
+
+    /// Pushes `count` entries, and stores the tiles that become full.
     fn edge_over(store: &MemoryStore, count: usize) -> Edge {
         let mut edge = Edge::default();
         let mut full = Vec::new();
-        for leaf in leaves(count) {
-            edge.push(&PlainFormat::frame(&leaf), leaf, &mut full);
+        for index in 0..count as u64 {
+            let (entry, leaf) = entry(index);
+            edge.push(&entry, leaf, &mut full);
         }
         for (path, tile) in full {
             store.put_immutable(&path.to_string(), &tile).unwrap();
@@ -474,6 +554,52 @@ mod tests {
         assert!(Edge::load(&store, &PlainFormat, 257).is_err());
         store.put_mutable("tile/0/000", &[0; 8191]).unwrap();
         assert!(Edge::load(&store, &PlainFormat, 256).is_err());
+    }
+
+    #[test]
+    fn the_entries_of_an_edge_are_those_of_its_leaves() {
+        let store = MemoryStore::default();
+        edge_over(&store, 512);
+        assert!(Edge::load(&store, &PlainFormat, 300).is_ok());
+        store.garble("tile/data/001");
+        assert!(Edge::load(&store, &PlainFormat, 300).is_err());
+        assert!(Edge::load(&store, &PlainFormat, 256).is_ok(), "not needed");
+    }
+
+    #[test]
+    fn a_full_tile_reads_back_only_as_it_was_written() {
+        let store = MemoryStore::default();
+        let edge = edge_over(&store, 66_000);
+        let read = |store: &MemoryStore, name: &str| {
+            let path: TilePath = name.parse().unwrap();
+            edge.full_tile(path.kind(), path.index(), store, &PlainFormat)
+        };
+        let names = ["tile/data/007", "tile/0/007", "tile/1/000", "tile/0/256"];
+        for name in names {
+            let good = store.get(name).unwrap().unwrap();
+            assert_eq!(read(&store, name).unwrap(), good);
+            // Every way to be wrong: gone, cut short, longer, one bit off, another tile.
+            let mut flipped = good.clone();
+            *flipped.last_mut().unwrap() ^= 1;
+            let other = store.get("tile/0/000").unwrap().unwrap();
+            for wrong in [
+                &good[..good.len() - 1],
+                &[&good[..], &good].concat(),
+                &flipped,
+                &other,
+            ] {
+                let store = store.copy();
+                store.put_mutable(name, wrong).unwrap();
+                assert!(read(&store, name).is_err(), "{name}");
+            }
+            let store = store.copy();
+            store.remove(name);
+            assert!(read(&store, name).is_err(), "{name}");
+        }
+        // A tile is as good as what shows it to be good; others go on being read.
+        store.garble("tile/1/000");
+        assert!(read(&store, "tile/data/007").is_err());
+        assert!(read(&store, "tile/data/256").is_ok());
     }
 
     proptest! {

@@ -265,6 +265,8 @@ pub fn verify_consistency(
 pub(super) mod tests {
     use std::convert::Infallible;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The tree head as the RFC defines it: nothing but recursion.
@@ -383,6 +385,67 @@ pub(super) mod tests {
                 assert!(!verify_inclusion(leaf, index, size as u64, &longer, &root));
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Any tree against its definition: its root, the path of any leaf, its growth from any smaller tree.
+        #[test]
+        fn roots_and_proofs_are_those_of_the_definition(
+            size in 1_usize..2000,
+            leaf in any::<prop::sample::Index>(),
+            first in any::<prop::sample::Index>(),
+        ) {
+            let leaves = leaves(size);
+            let (root, nodes, size) = (naive_root(&leaves), Leaves(&leaves), size as u64);
+            let range: CompactRange = leaves.iter().copied().collect();
+            prop_assert_eq!(range.root(), root);
+
+            let index = leaf.index(leaves.len());
+            let proof = inclusion_proof(&nodes, index as u64, size).unwrap();
+            prop_assert_eq!(&proof, &naive_path(index, &leaves));
+            prop_assert!(verify_inclusion(&leaves[index], index as u64, size, &proof, &root));
+
+            let first = first.index(leaves.len()) + 1;
+            let old = naive_root(&leaves[..first]);
+            let proof = consistency_proof(&nodes, first as u64, size).unwrap();
+            prop_assert_eq!(&proof, &naive_growth(first, &leaves, true));
+            prop_assert!(verify_consistency(first as u64, &old, size, &root, &proof));
+        }
+    }
+
+    /// The audit path as the RFC defines it (section 2.1.1).
+    fn naive_path(index: usize, leaves: &[Hash]) -> Vec<Hash> {
+        if leaves.len() == 1 {
+            return Vec::new();
+        }
+        let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+        let (mut path, beside) = match index.checked_sub(left.len()) {
+            None => (naive_path(index, left), right),
+            Some(index) => (naive_path(index, right), left),
+        };
+        path.push(naive_root(beside));
+        path
+    }
+
+    /// The consistency proof as the RFC defines it (section 2.1.2); `is_known` says whether the verifier has the root of the
+    /// first `first` leaves.
+    fn naive_growth(first: usize, leaves: &[Hash], is_known: bool) -> Vec<Hash> {
+        if first == leaves.len() {
+            return if is_known {
+                Vec::new()
+            } else {
+                vec![naive_root(leaves)]
+            };
+        }
+        let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+        let (mut proof, beside) = match first.checked_sub(left.len()) {
+            None | Some(0) => (naive_growth(first, left, is_known), right),
+            Some(first) => (naive_growth(first, right, false), left),
+        };
+        proof.push(naive_root(beside));
+        proof
     }
 
     #[test]

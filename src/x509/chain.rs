@@ -17,6 +17,9 @@ const END: &str = "-----END CERTIFICATE-----";
 /// The characters of a PEM line.
 const LINE: usize = 64;
 
+/// The signatures that are believed, for messages.
+const SIGNATURES: &str = "Ed25519, or SHA-2 with ECDSA or with RSA of at least 2048 bits";
+
 /// One certificate of a chain, with what an authority needs to know of it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Certificate {
@@ -83,7 +86,7 @@ pub enum ChainError {
     },
     /// A certificate is not signed by the one that follows it.
     #[error(
-        "certificate {position} ({subject}) is not signed by the one after it; the order is issuing CA first, root last"
+        "certificate {position} ({subject}) is not signed by the one after it; the order is issuing CA first, root last, and signatures are {SIGNATURES}"
     )]
     NotSignedByNext {
         /// Its place in the file, from 1.
@@ -92,7 +95,9 @@ pub enum ChainError {
         subject: String,
     },
     /// The last certificate is not self-signed.
-    #[error("the chain does not end in a self-signed root: the last certificate is {subject}")]
+    #[error(
+        "the chain does not end in a self-signed root: the last certificate is {subject}; signatures are {SIGNATURES}"
+    )]
     NoRoot {
         /// The subject of the last certificate.
         subject: String,
@@ -393,6 +398,15 @@ impl CertificateChain {
                     subject: subject(),
                 });
             }
+            // First of what the order decides, as the order is what is most often wrong.
+            if let Some(next) = self.0.get(position)
+                && !certificate.is_signed_by(next)
+            {
+                return Err(ChainError::NotSignedByNext {
+                    position,
+                    subject: subject(),
+                });
+            }
             let below = index;
             if certificate
                 .path_length
@@ -414,15 +428,6 @@ impl CertificateChain {
                     position,
                     subject: subject(),
                 });
-            }
-            match self.0.get(position) {
-                Some(next) if !certificate.is_signed_by(next) => {
-                    return Err(ChainError::NotSignedByNext {
-                        position,
-                        subject: subject(),
-                    });
-                }
-                _ => {}
             }
         }
         if !last.is_self_issued || !last.is_signed_by(last) {
@@ -476,6 +481,16 @@ impl CertificateChain {
     )]
     pub fn root(&self) -> &Certificate {
         self.0.last().expect("a chain is never empty")
+    }
+
+    /// The first moment at which every certificate of the chain is valid.
+    #[must_use]
+    pub fn not_before(&self) -> OffsetDateTime {
+        self.0
+            .iter()
+            .map(Certificate::not_before)
+            .max()
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 
     /// The last moment at which every certificate of the chain is valid.
@@ -568,6 +583,12 @@ mod tests {
             &[ExtendedKeyUsagePurpose::ServerAuth],
         );
         let leaf = below(&root, "leaf", IsCa::NoCa, &CODE_SIGNING);
+        let mut no_cert_sign = params("cannot sign", ANY_PATH, &CODE_SIGNING);
+        no_cert_sign.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let cannot_sign =
+            CertifiedIssuer::signed_by(no_cert_sign, KeyPair::generate().unwrap(), &*root).unwrap();
+        // The stranger has the root's name and another key.
+        let other_key = below(&stranger, "other key", ANY_PATH, &CODE_SIGNING);
         let narrow = self::root(IsCa::Ca(BasicConstraints::Constrained(0)));
         let below_narrow = below(&narrow, "below", ANY_PATH, &CODE_SIGNING);
         let deeper = below(&below_narrow, "deeper", ANY_PATH, &CODE_SIGNING);
@@ -575,9 +596,14 @@ mod tests {
         for (certificates, expected) in [
             (&[][..], "no certificate"),
             (&[&issuing], "does not end in a self-signed root"),
-            (&[&root, &issuing], "certificate 1"),
+            (
+                &[&root, &issuing],
+                "certificate 1 (CN=root) is not signed by the one after it",
+            ),
             (&[&issuing, &stranger], "is not signed by the one after it"),
             (&[&leaf, &root], "is not a CA certificate"),
+            (&[&cannot_sign, &root], "is not a CA certificate"),
+            (&[&other_key, &root], "is not signed by the one after it"),
             (
                 &[&without_usage, &root],
                 "must have extended key usage code signing",
@@ -602,6 +628,14 @@ mod tests {
             (
                 "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
                 "certificate 1 is not a valid",
+            ),
+            (
+                include_str!("../../tests/vectors/sha-1-ca.pem"),
+                "signatures are Ed25519, or SHA-2 with",
+            ),
+            (
+                include_str!("../../tests/vectors/rsa-1024-ca.pem"),
+                "RSA of at least 2048 bits",
             ),
         ] {
             let error = CertificateChain::from_pem(text).unwrap_err().to_string();

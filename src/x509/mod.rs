@@ -10,3 +10,5 @@ pub mod spki;
 #[cfg(test)]
 pub(crate) mod test_key;
 mod weak_rsa;
+#[cfg(test)]
+mod wycheproof;

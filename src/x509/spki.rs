@@ -422,7 +422,8 @@ fn bit_length(magnitude: &[u8]) -> usize {
     })
 }
 
-/// Checks the encoding of an Ed25519 point.
+/// Checks the encoding of an Ed25519 point. One that names no point of the curve passes, as finding that out costs as much
+/// as a signature: none verifies with it, so it is never proven.
 fn check_ed25519(key_bits: &[u8]) -> Result<KeyKind, KeyError> {
     let point = <&[u8; 32]>::try_from(key_bits)
         .map_err(|_| KeyError::Malformed("an Ed25519 key has 32 octets"))?;

@@ -12,21 +12,27 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metrics", &["reason"]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
-    ("keys", &["random", "x509"]),
-    ("store", &["reason", "random"]),
+    ("keys", &["metrics", "random", "x509"]),
+    ("store", &["metrics", "reason", "random"]),
     ("fetch", &["reason"]),
+    ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
     ("identity", &["clock", "fetch", "random", "reason", "x509"]),
-    ("tlog", &["clock", "keys", "random", "reason", "store"]),
+    (
+        "tlog",
+        &["clock", "keys", "metrics", "random", "reason", "store"],
+    ),
     // Layer 3: what the product is for.
     (
         "ctlog",
-        &["clock", "keys", "random", "reason", "store", "tlog", "x509"],
+        &[
+            "clock", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
+        ],
     ),
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "random", "reason", "x509",
+            "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
         ],
     ),
     ("trust", &["x509"]),
@@ -35,15 +41,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "ca", "ctlog", "identity", "metrics", "random", "reason", "x509", "store",
+            "ca",
+            "ctlog",
+            "identity",
+            "limits",
+            "metrics",
+            "random",
+            "readiness",
+            "reason",
+            "store",
+            "x509",
         ],
     ),
+    ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     // Layer 5: puts the parts together.
-    ("listener", &[]),
-    ("logging", &["clock"]),
+    ("listener", &["limits"]),
+    ("logging", &["clock", "identity"]),
+    ("systemd", &[]),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
-    ("config", &["api", "ca", "ctlog", "logging", "trust"]),
+    (
+        "config",
+        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+    ),
     (
         "instance",
         &[
@@ -53,15 +73,32 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "api", "ca", "clock", "config", "ctlog", "fetch", "identity", "keys", "listener",
-            "logging", "metrics", "random", "trust", "x509", "store",
+            "api",
+            "ca",
+            "clock",
+            "config",
+            "ctlog",
+            "fetch",
+            "identity",
+            "keys",
+            "limits",
+            "listener",
+            "logging",
+            "metrics",
+            "random",
+            "readiness",
+            "store",
+            "tlog",
+            "trust",
+            "x509",
+            "systemd",
         ],
     ),
     (
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
-            "logging", "random", "server", "tlog", "trust", "x509", "store",
+            "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -18,6 +18,9 @@ fn every_operation_of_the_description_is_served() {
     wait_for("a checkpoint", || {
         (server.metric(published) == 1).then_some(())
     });
+    wait_for("the first checks", || {
+        (server.get("/readyz").status == 200).then_some(())
+    });
     let fingerprint = server.trust.chain.issuing().fingerprint();
     let fingerprint: String = fingerprint
         .iter()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly::config::Settings;
 use mayfly::identity::Issuers;
-use mayfly::metrics::{HttpRequest, Issued, Metrics, Procedure};
+use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure};
 use mayfly::reason::Reason;
 
 fn read(path: &str) -> String {
@@ -35,6 +35,8 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         method: "post",
         status: 200,
         duration: std::time::Duration::from_millis(1),
+        request_bytes: 1,
+        response_bytes: 1,
         procedure: Some((Procedure::CREATE_SIGNING_CERTIFICATE, 0)),
     });
     let issued = Issued {
@@ -52,7 +54,7 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         false,
         std::time::Duration::from_millis(1),
     );
-    metrics.log_sizes("main", 1, 1);
+    use_every_family(&metrics);
     let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
 
     let mut served = BTreeSet::new();
@@ -89,6 +91,29 @@ fn every_metric_is_in_the_document_with_its_type_and_labels() {
         missing.is_empty() && gone.is_empty(),
         "not in the document: {missing:#?}\nnot served: {gone:#?}"
     );
+}
+
+/// Makes a series in each family that has none from the start.
+fn use_every_family(metrics: &Metrics) {
+    let _in_flight = metrics.begin_http_request("healthz");
+    metrics.log_sizes("main", 1, 1);
+    let _ = metrics.log("main");
+    let _ = metrics.ct_log("main");
+    let _ = metrics.signing("ca", "file");
+    let _ = metrics.store("folder");
+    metrics.oidc_request("i", "jwks", "ok", std::time::Duration::ZERO);
+    metrics.oidc_refresh("i", "startup");
+    metrics.issuer_keys(&IssuerKeys {
+        issuer: "i",
+        is_up: true,
+        keys: 1,
+        last_success: 0,
+    });
+    metrics.ca_certificate("root", 0);
+    metrics.configuration("identity", "0123");
+    metrics.configured_issuers(1, 0);
+    metrics.ready_check("ca_key", true);
+    metrics.tls_handshake("ok");
 }
 
 /// The names of a metric's labels, but for a histogram's `le`.

@@ -13,9 +13,11 @@
 mod abuse;
 mod answers;
 mod architecture;
+mod corpora;
 mod description;
 mod documents;
 mod listening;
 mod operating;
+mod readiness;
 mod refusals;
 mod support;

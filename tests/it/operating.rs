@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,33 +15,50 @@ use crate::support::http::{self, Connection, Request};
 use crate::support::key::{self, TestKey};
 use crate::support::process::{Instance, Process, Running, copy_folder, mayfly, run};
 use crate::support::server::{EMAIL, TestServer, V2, members, test_keys};
-use crate::support::wait_for;
+use crate::support::{HANG, wait_for};
 
-/// An instance that trusts an issuer which is reached while `host` runs.
-struct Trusting {
-    instance: Instance,
-    host: TestServer,
+/// An instance that trusts an issuer, which is reached while `host` runs.
+pub(crate) struct Trusting {
+    pub(crate) instance: Instance,
+    issuer: String,
+    _host: Option<TestServer>,
 }
 
 impl Trusting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let host = TestServer::start();
+        let url = host.issuers.email().unwrap().url().to_owned();
+        Self::of(url, Some(host))
+    }
+
+    /// One that trusts an issuer of which nobody can reach anything.
+    pub(crate) fn in_vain(url: &str) -> Self {
+        Self::of(url.to_owned(), None)
+    }
+
+    fn of(url: String, host: Option<TestServer>) -> Self {
         let instance = Instance::new();
-        let url = host.issuers.email().unwrap().url();
         instance.write_identity(&format!(
             "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    id: people\n"
         ));
-        Self { instance, host }
+        Self {
+            instance,
+            issuer: url,
+            _host: host,
+        }
     }
 
     /// A token of now.
-    fn token(&self, claims: &TestClaims) -> String {
-        let url = self.host.issuers.email().unwrap().url().to_owned();
-        let issuer = TestIssuer::new(url, Arc::clone(test_keys()), Arc::new(SystemClock));
+    pub(crate) fn token(&self, claims: &TestClaims) -> String {
+        let issuer = TestIssuer::new(
+            self.issuer.clone(),
+            Arc::clone(test_keys()),
+            Arc::new(SystemClock),
+        );
         issuer.token(claims, TestAlgorithm::Es256).unwrap()
     }
 
-    fn good_request(&self) -> Request {
+    pub(crate) fn good_request(&self) -> Request {
         Request::post(V2, TestKey::generate().v2(EMAIL).to_string())
             .bearer(&self.token(&TestClaims::email(EMAIL)))
     }
@@ -312,6 +330,44 @@ fn a_stop_finishes_the_request_that_has_begun() {
         checkpoint.contains("\n1\n"),
         "the last checkpoint covers it: {checkpoint}"
     );
+}
+
+#[test]
+fn systemd_hears_that_the_server_serves_works_and_stops() {
+    let instance = Instance::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(HANG)).unwrap();
+    let hear = || {
+        let mut buffer = [0; 64];
+        let length = systemd.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut command = instance.serve();
+    command.env("NOTIFY_SOCKET", &path);
+    let process = Process::start(command.env("WATCHDOG_USEC", "200000"));
+    assert_eq!(hear(), "READY=1");
+    assert_eq!(
+        http::send(process.address, &Request::get("/healthz")).status,
+        200
+    );
+    for _ in 0..2 {
+        assert_eq!(hear(), "WATCHDOG=1");
+    }
+    process.terminate();
+    while hear() != "STOPPING=1" {}
+    assert_eq!(process.end().0, 0);
+}
+
+#[test]
+fn a_server_whose_systemd_is_not_there_serves_all_the_same() {
+    let instance = Instance::new();
+    let mut command = instance.serve();
+    let process = Process::start(command.env("NOTIFY_SOCKET", "/nowhere/notify"));
+    assert_eq!(process.events("supervisor_unreachable", 1).len(), 1);
+    process.terminate();
+    assert_eq!(process.end().0, 0);
 }
 
 #[test]

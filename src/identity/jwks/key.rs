@@ -201,6 +201,9 @@ fn decode(text: &str) -> Result<Vec<u8>, &'static str> {
 }
 
 #[cfg(test)]
+mod wycheproof;
+
+#[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{
         ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,

@@ -46,6 +46,20 @@ fn find_test(reference: &str) -> Result<(), String> {
 }
 
 #[test]
+fn every_test_that_the_guarantees_name_exists() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guarantees.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let named = text.split('`').skip(1).step_by(2);
+    let is_test =
+        |name: &&str| name.contains("::") || name.starts_with("tests/") && name.contains('.');
+    let problems: Vec<_> = named
+        .filter(is_test)
+        .filter_map(|name| find_test(name).err())
+        .collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
 fn every_row_of_the_security_tests_names_tests_that_exist_or_says_why_not() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security-tests.md");
     let text = std::fs::read_to_string(path).unwrap();

@@ -105,6 +105,16 @@ impl Connection<TcpStream> {
         Self(BufReader::new(stream))
     }
 
+    /// The connection's socket.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    /// Says that nothing more will be sent, to a server that may have closed the connection.
+    pub(crate) fn finish_sending_if_open(&self) {
+        let _ = self.0.get_ref().shutdown(std::net::Shutdown::Write);
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish_sending(&self) {
         self.0

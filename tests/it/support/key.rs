@@ -12,7 +12,7 @@ pub(crate) struct TestKey(EphemeralKey);
 
 impl TestKey {
     pub(crate) fn generate() -> Self {
-        Self(EphemeralKey::generate(&SystemRandomness::default()).unwrap())
+        Self(EphemeralKey::generate(&SystemRandomness).unwrap())
     }
 
     /// The public key, a DER SubjectPublicKeyInfo.

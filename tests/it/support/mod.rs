@@ -1,6 +1,7 @@
 //! What the tests share: a server in this process, the binary as a process, a client's key, and a client that sends
 //! exactly the octets it is told to.
 
+pub(crate) mod client_key;
 pub(crate) mod document;
 pub(crate) mod faults;
 pub(crate) mod http;

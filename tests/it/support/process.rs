@@ -59,10 +59,15 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = i32::try_from(self.0.id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
     }
 
     /// Waits for the end, and returns the exit code.
@@ -154,9 +159,19 @@ impl Process {
         })
     }
 
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.child.signal(signal);
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.child.terminate();
+    }
+
+    /// Whether it runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
     }
 
     /// Waits for the end, and returns the exit code with all lines of standard error.
@@ -221,6 +236,22 @@ impl Instance {
     /// The folder of the log.
     pub(crate) fn log(&self) -> PathBuf {
         self.data_dir().join("ct").join("main")
+    }
+
+    /// The same after a shell has set limits, such as `ulimit -n 200`.
+    pub(crate) fn serve_within(&self, limits: &str) -> Command {
+        let serve = self.serve();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!(r#"{limits} && exec "$0" "$@""#)]);
+        command.arg(serve.get_program()).args(serve.get_args());
+        for (name, value) in serve.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::null());
+        command
     }
 
     /// `mayfly serve` on free ports, with JSON lines.

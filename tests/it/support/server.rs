@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -12,21 +12,24 @@ use mayfly::ca::authority::Authority;
 use mayfly::ca::hierarchy::Names;
 use mayfly::clock::{Clock, FixedClock};
 use mayfly::config::{PublicUrl, ServerConfig, Settings};
-use mayfly::ctlog::embedded::EmbeddedLog;
+use mayfly::ctlog::embedded::{EmbeddedLog, EmbeddedLogParts};
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
 use mayfly::fetch::{Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
-use mayfly::keys::file;
-use mayfly::random::{Random, SystemRandomness};
+use mayfly::keys::memory::NewKey;
+use mayfly::keys::{InMemoryKey, file};
+use mayfly::random::Random;
 use mayfly::server::{Environment, ExtraRoutes, Parts, Server, Sockets, StartError};
+use mayfly::store::MemoryStore;
 use mayfly::trust::TrustMaterial;
 use tokio::sync::oneshot;
 
 use super::document;
-use super::faults::{WatchedKey, WatchedLog};
+use super::faults::{BreakableRandomness, WatchedKey, WatchedLog};
 use super::http::{self, Answer, Request};
 use super::key::TestKey;
+use super::wait_for;
 
 /// When the tests take place.
 pub(crate) const NOW: &str = "2026-01-02T03:04:05Z";
@@ -46,12 +49,13 @@ pub(crate) struct TestServer {
     pub(crate) issuers: Arc<DevIssuers>,
     pub(crate) trust: TrustMaterial,
     pub(crate) key: Arc<WatchedKey>,
+    pub(crate) random: Arc<BreakableRandomness>,
     /// What the server submits to; nothing with `--no-ct`.
     pub(crate) log: Option<Arc<WatchedLog>>,
-    own_log: Option<Arc<EmbeddedLog>>,
+    pub(crate) own_log: Option<Arc<EmbeddedLog>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What an answer must not have changed.
@@ -78,19 +82,68 @@ impl TestServer {
         Self::start_resolving(Arc::new(SystemResolver), change, more_issuers)
     }
 
+    /// Starts with a log in another store: a new one, which calls `on_fatal` when it cannot go on.
+    pub(crate) fn start_on(
+        store: &MemoryStore,
+        on_fatal: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
+        let resolver = Arc::new(SystemResolver);
+        Self::start_among(
+            resolver,
+            |key| key,
+            |_| {},
+            "",
+            |config, environment, parts| {
+                let log_parts = EmbeddedLogParts {
+                    store: Arc::new(store.clone()),
+                    signer: Arc::new(InMemoryKey::generate(NewKey::P256).unwrap().0),
+                    clock: Arc::clone(&environment.clock),
+                    random: Arc::clone(&environment.random),
+                    metrics: None,
+                    on_fatal: Arc::new(on_fatal),
+                };
+                let settings = config.log.clone().unwrap();
+                EmbeddedLog::create(&settings, &log_parts).unwrap();
+                let log = Arc::new(EmbeddedLog::open(settings, &log_parts).unwrap());
+                parts.submit_to = Some(Arc::clone(&log) as _);
+                parts.log = Some(log);
+            },
+        )
+    }
+
     /// As [`Self::start_with`]; the hosts of issuers have the addresses that `resolver` says.
     pub(crate) fn start_resolving(
         resolver: Arc<dyn Resolver>,
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
     ) -> Self {
+        Self::start_among(resolver, |key| key, change, more_issuers, |_, _, _| {})
+    }
+
+    /// Starts with another CA key.
+    pub(crate) fn start_with_key(
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let resolver = Arc::new(SystemResolver);
+        Self::start_among(resolver, change_key, change, "", |_, _, _| {})
+    }
+
+    fn start_among(
+        resolver: Arc<dyn Resolver>,
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
+        change_parts: impl FnOnce(&ServerConfig, &Environment, &mut Parts),
+    ) -> Self {
         // The second and later servers of this process find it installed.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(FixedClock::at(NOW));
+        let random = Arc::new(BreakableRandomness::default());
         let environment = Environment {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            random: Arc::new(SystemRandomness::default()) as Arc<dyn Random>,
+            random: Arc::clone(&random) as Arc<dyn Random>,
             resolver,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -116,11 +169,15 @@ impl TestServer {
         change(&mut settings);
         let config = ServerConfig::new(settings).unwrap();
         let mut parts = Parts::load(&config, &environment, true).unwrap();
+        change_parts(&config, &environment, &mut parts);
         let key = file::load(&config.ca_key, None, false).unwrap();
-        let key = Arc::new(WatchedKey::new(Arc::new(key)));
+        let key = Arc::new(change_key(WatchedKey::new(Arc::new(key))));
         let chain = Arc::clone(parts.authority.chain());
-        let authority = Authority::new(chain, Arc::clone(&key) as _, false, clock.now());
-        parts.authority = authority.now_or_never().unwrap().unwrap();
+        // As with any key outside of the process: what it signs is verified.
+        let authority = Authority::new(chain, Arc::clone(&key) as _, true, clock.now());
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().build().unwrap();
+        parts.authority = runtime.block_on(authority).unwrap();
         let log = parts
             .submit_to
             .take()
@@ -144,12 +201,18 @@ impl TestServer {
             issuers,
             trust,
             key,
+            random,
             log,
             own_log,
             stop: Some(stop),
             thread: Some(thread),
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where the instance is kept.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Sends a request, and holds the answer against `openapi.yaml`.
@@ -191,6 +254,16 @@ impl TestServer {
             signatures: self.key.signatures(),
             certificates: self.metric("fulcio_new_certs"),
         }
+    }
+
+    /// Waits until the log's checkpoint covers its entries: only then is a jump of the clock taken for time that went by.
+    pub(crate) fn wait_for_checkpoint(&self) {
+        let series = |name: &str| self.metric(&format!(r#"{name}{{log="main"}}"#));
+        wait_for("a checkpoint", || {
+            let is_published =
+                series("mayfly_log_published_size") == series("mayfly_log_tree_size");
+            is_published.then_some(())
+        });
     }
 
     pub(crate) fn metrics(&self) -> String {

@@ -1,0 +1,315 @@
+//! Whether certificates can be issued now: checks that run in the background, never in a request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use serde::{Serialize, Serializer};
+
+use crate::ca::CertificateAuthority;
+use crate::ctlog::CtLog;
+use crate::ctlog::embedded::EmbeddedLog;
+use crate::identity::Issuer;
+use crate::metrics::{IssuerKeys, Metrics};
+
+/// The time between two rounds of checks.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the names of the issuers' checks begin with.
+const ISSUER: &str = "issuer:";
+/// After so many rounds, keys that are missing are fetched again.
+const ROUNDS_BETWEEN_FETCHES: u32 = 30;
+
+/// What the checks came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Certificates can be issued.
+    Ready,
+    /// Certificates can be issued, but not all that should be possible is.
+    Degraded,
+    /// No certificate can be issued.
+    NotReady,
+}
+
+/// How a failed check weighs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Weight {
+    /// Nothing can be issued.
+    Required,
+    /// Something is missing.
+    Informational,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// Which: one of a closed set, or `ct:` or `issuer:` with a configured name.
+    pub name: String,
+    /// Whether it holds.
+    pub ok: bool,
+    /// How long it took.
+    #[serde(rename = "ms", serialize_with = "milliseconds")]
+    pub took: Duration,
+    /// What is wrong, and what to do; or what was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    #[serde(skip)]
+    weight: Weight,
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a round of checks came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// All together.
+    pub status: Status,
+    /// One by one.
+    pub checks: Vec<Check>,
+}
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Watched {
+    /// Who issues.
+    pub ca: Arc<CertificateAuthority>,
+    /// Our own log.
+    pub log: Option<Arc<EmbeddedLog>>,
+    /// The configured issuers.
+    pub issuers: Vec<Arc<Issuer>>,
+    /// The start of the SHA-256 of the identity file in force, hex.
+    pub config_digest: String,
+}
+
+/// The checks, and what they last came to.
+#[derive(Debug)]
+pub struct Readiness {
+    watched: Watched,
+    metrics: Arc<Metrics>,
+    latest: ArcSwap<Report>,
+}
+
+impl Readiness {
+    /// Nothing is known before the first [`Self::check`].
+    #[must_use]
+    pub fn new(watched: Watched, metrics: Arc<Metrics>) -> Self {
+        let latest = ArcSwap::from_pointee(Report {
+            status: Status::NotReady,
+            checks: Vec::new(),
+        });
+        Self {
+            watched,
+            metrics,
+            latest,
+        }
+    }
+
+    /// What the last round came to.
+    #[must_use]
+    pub fn report(&self) -> Arc<Report> {
+        self.latest.load_full()
+    }
+
+    /// The start of the SHA-256 of the identity file in force, hex.
+    #[must_use]
+    pub fn config_digest(&self) -> &str {
+        &self.watched.config_digest
+    }
+
+    /// Runs the checks for ever, one round every [`INTERVAL`]. Keys that could not be fetched are asked for again now and
+    /// then, so that an issuer that was away at the start is there before its users are.
+    pub async fn watch(&self) {
+        let ca = &self.watched.ca;
+        for round in 1_u32.. {
+            self.check().await;
+            if round % ROUNDS_BETWEEN_FETCHES == 0 {
+                ca.tokens.prefetch(ca.clock.now());
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Runs one round of checks.
+    pub async fn check(&self) {
+        let start = Instant::now();
+        let mut checks = vec![
+            self.ca_key().await,
+            self.ca_certificate(),
+            self.clock(),
+            self.config(),
+        ];
+        if let Some(log) = &self.watched.log {
+            checks.extend(log_checks(log));
+        }
+        checks.extend(self.issuers());
+
+        let failed = |weight| {
+            checks
+                .iter()
+                .any(|check| !check.ok && check.weight == weight)
+        };
+        let status = if failed(Weight::Required) {
+            Status::NotReady
+        } else if failed(Weight::Informational) {
+            Status::Degraded
+        } else {
+            Status::Ready
+        };
+        for check in &checks {
+            self.metrics.ready_check(&check.name, check.ok);
+        }
+        self.metrics
+            .ready(status != Status::NotReady, start.elapsed());
+        let previous = self.latest.swap(Arc::new(Report { status, checks }));
+        self.tell(&previous);
+    }
+
+    /// One line for every check that changed.
+    fn tell(&self, previous: &Report) {
+        let before: HashMap<&str, bool> = previous
+            .checks
+            .iter()
+            .map(|check| (check.name.as_str(), check.ok))
+            .collect();
+        for check in &self.report().checks {
+            // A new issuer's keys are on their way; whoever fetches them says when that fails.
+            let was_ok = before.get(check.name.as_str()).copied();
+            let was_ok = was_ok.unwrap_or_else(|| !check.name.starts_with(ISSUER));
+            let (name, detail) = (check.name.as_str(), check.detail.as_deref());
+            match (was_ok, check.ok, check.weight) {
+                (true, false, Weight::Required) => tracing::error!(
+                    event = "check_failed",
+                    check = name,
+                    detail,
+                    "not ready: no certificate is issued until this is mended"
+                ),
+                (true, false, Weight::Informational) => tracing::warn!(
+                    event = "check_failed",
+                    check = name,
+                    detail,
+                    "a check of readiness fails"
+                ),
+                (false, true, _) if before.contains_key(name) => tracing::info!(
+                    event = "check_recovered",
+                    check = name,
+                    "a check of readiness holds"
+                ),
+                (_, true, _) | (false, false, _) => {}
+            }
+        }
+    }
+
+    /// Whether the CA's key signs.
+    async fn ca_key(&self) -> Check {
+        let start = Instant::now();
+        let signed = self.watched.ca.authority.check_key().await;
+        required("ca_key", start, signed.map_err(|error| error.to_string()))
+    }
+
+    /// Whether the CA's certificates are valid, for longer than a new certificate will be.
+    fn ca_certificate(&self) -> Check {
+        let start = Instant::now();
+        let ca = &self.watched.ca;
+        let now = ca.clock.now();
+        let valid = ca.authority.check_validity(now);
+        required(
+            "ca_certificate",
+            start,
+            valid.map_err(|error| error.to_string()),
+        )
+    }
+
+    /// Whether the clock was set since the start.
+    fn clock(&self) -> Check {
+        let start = Instant::now();
+        let read = self.watched.ca.clock_guard.now();
+        required(
+            "clock",
+            start,
+            read.map(drop).map_err(|error| error.to_string()),
+        )
+    }
+
+    /// Whether the configuration in force is the one on the disk: it is read once, so this always holds.
+    fn config(&self) -> Check {
+        Check {
+            detail: Some(format!("identity file {}", self.config_digest())),
+            ..informational("config".to_owned(), Instant::now(), Ok(()))
+        }
+    }
+
+    /// Whether each issuer's keys are there. Only when none has any can nothing be issued.
+    fn issuers(&self) -> Vec<Check> {
+        let start = Instant::now();
+        let statuses = self.watched.ca.tokens.key_status();
+        let by_url: HashMap<&str, _> = statuses
+            .iter()
+            .map(|status| (status.issuer.as_str(), status))
+            .collect();
+        let issuers = self.watched.issuers.iter();
+        let exact: Vec<_> = issuers.filter(|issuer| !issuer.is_wildcard()).collect();
+        self.metrics
+            .oidc_tenants(statuses.len().saturating_sub(exact.len()));
+        let mut checks: Vec<Check> = exact
+            .iter()
+            .map(|issuer| {
+                let status = by_url.get(issuer.url()).copied();
+                let has_keys = status.is_some_and(|status| status.keys > 0);
+                self.metrics.issuer_keys(&IssuerKeys {
+                    issuer: &issuer.id,
+                    is_up: status.is_some_and(|status| status.is_up),
+                    keys: status.map_or(0, |status| status.keys),
+                    last_success: status
+                        .and_then(|status| status.last_success)
+                        .map_or(0, |at| at.unix_timestamp()),
+                });
+                let found = if has_keys {
+                    Ok(())
+                } else {
+                    Err("its keys could not be fetched yet; see the log".to_owned())
+                };
+                informational(format!("{ISSUER}{}", issuer.id), start, found)
+            })
+            .collect();
+        let has_wildcard = exact.len() < self.watched.issuers.len();
+        if !has_wildcard && checks.iter().all(|check| !check.ok) {
+            for check in &mut checks {
+                check.weight = Weight::Required;
+            }
+        }
+        checks
+    }
+}
+
+/// Whether the log takes entries, and whether its store takes what is written.
+fn log_checks(log: &EmbeddedLog) -> [Check; 2] {
+    let start = Instant::now();
+    let health = log.health();
+    let writable = health.writable.map_err(|error| error.to_string());
+    let stored = health.last_write_failed.map_or(Ok(()), Err);
+    [
+        required(&format!("ct:{}", log.name()), start, writable),
+        required("store", start, stored),
+    ]
+}
+
+fn required(name: &str, start: Instant, found: Result<(), String>) -> Check {
+    Check {
+        weight: Weight::Required,
+        ..informational(name.to_owned(), start, found)
+    }
+}
+
+fn informational(name: String, start: Instant, found: Result<(), String>) -> Check {
+    Check {
+        name,
+        ok: found.is_ok(),
+        took: start.elapsed(),
+        detail: found.err(),
+        weight: Weight::Informational,
+    }
+}

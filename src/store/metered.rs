@@ -1,0 +1,84 @@
+//! A store whose operations are counted and timed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Journal, Store, StoreError};
+use crate::metrics::{StoreMetrics, StoreOperation};
+
+/// Another store, watched.
+#[derive(Debug)]
+pub struct MeteredStore {
+    store: Arc<dyn Store>,
+    metrics: StoreMetrics,
+}
+
+impl MeteredStore {
+    /// Watches `store`.
+    #[must_use]
+    pub const fn new(store: Arc<dyn Store>, metrics: StoreMetrics) -> Self {
+        Self { store, metrics }
+    }
+}
+
+fn timed<T>(
+    metrics: &StoreMetrics,
+    operation: StoreOperation,
+    work: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let start = Instant::now();
+    let result = work();
+    metrics.operated(operation, result.is_ok(), start.elapsed());
+    result
+}
+
+impl Store for MeteredStore {
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        timed(&self.metrics, StoreOperation::Get, || self.store.get(name))
+    }
+
+    fn put_immutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        timed(&self.metrics, StoreOperation::PutIf, || {
+            self.store.put_immutable(name, bytes)
+        })
+    }
+
+    fn put_mutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        timed(&self.metrics, StoreOperation::Put, || {
+            self.store.put_mutable(name, bytes)
+        })
+    }
+
+    fn create_journal(&self, log_id: &[u8; 32]) -> Result<(), StoreError> {
+        self.store.create_journal(log_id)
+    }
+
+    fn open_journal(&self, log_id: &[u8; 32], from: u64) -> Result<Box<dyn Journal>, StoreError> {
+        let journal = self.store.open_journal(log_id, from)?;
+        let metrics = self.metrics.clone();
+        Ok(Box::new(MeteredJournal { journal, metrics }))
+    }
+}
+
+#[derive(Debug)]
+struct MeteredJournal {
+    journal: Box<dyn Journal>,
+    metrics: StoreMetrics,
+}
+
+impl Journal for MeteredJournal {
+    fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        self.journal.next()
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.journal.settle()
+    }
+
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError> {
+        let journal = &mut self.journal;
+        timed(&self.metrics, StoreOperation::Commit, || {
+            journal.commit(number, segment)
+        })
+    }
+}
