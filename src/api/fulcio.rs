@@ -6,7 +6,6 @@ use actix_web::http::header::{AUTHORIZATION, ContentType, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::timeout_at;
 
 use crate::api::outcome::{ForLog, Refusal};
@@ -16,7 +15,7 @@ use crate::ca::request::SigningRequest;
 use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
 use crate::metrics::Issued;
-use crate::x509::chain::{CertificateChain, certificate_pem};
+use crate::x509::chain::{CertificateChain, put_certificate_pem};
 
 /// `POST`: a certificate for a token and a proven key.
 pub const SIGNING_CERT: &str = "/api/v2/signingCert";
@@ -33,8 +32,9 @@ const USUAL_BODY: usize = 8 << 10;
 pub struct Documents {
     /// The chain's PEM blocks, issuing CA first, without line ends after them.
     pub(super) chain: Vec<String>,
-    /// The same as JSON strings: two of an answer's three certificates never change, and escaping is most of its cost.
-    chain_json: Vec<Box<RawValue>>,
+    /// The answers to a signing request, for a certificate with and without a timestamp inside.
+    embedded: SigningAnswer,
+    detached: SigningAnswer,
     trust_bundle: String,
     configuration: String,
     pub(super) root_cert: String,
@@ -57,10 +57,15 @@ impl Documents {
         // Blocks that end with a line end, joined by one: an empty line lies between them.
         let root_cert = lines.join("\n").trim_end().to_owned();
         Self {
-            chain_json: chain
-                .iter()
-                .filter_map(|pem| to_raw_value(pem).ok())
-                .collect(),
+            embedded: SigningAnswer::new(&chain, |chain| {
+                SigningCertificate::SignedCertificateEmbeddedSct { chain }
+            }),
+            detached: SigningAnswer::new(&chain, |chain| {
+                SigningCertificate::SignedCertificateDetachedSct {
+                    chain,
+                    signed_certificate_timestamp: "",
+                }
+            }),
             chain,
             trust_bundle,
             configuration,
@@ -84,14 +89,42 @@ enum SigningCertificate<'a> {
 
 #[derive(Serialize)]
 struct Chain<'a> {
-    certificates: Vec<Pem<'a>>,
+    certificates: Vec<&'a str>,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Pem<'a> {
-    Leaf(&'a str),
-    Encoded(&'a RawValue),
+/// The JSON of an answer around the one certificate that differs. To escape all three anew was most of an answer's cost.
+#[derive(Clone, Debug)]
+struct SigningAnswer {
+    before: String,
+    after: String,
+}
+
+impl SigningAnswer {
+    fn new<'a>(
+        chain: &'a [String],
+        answer: impl FnOnce(Chain<'a>) -> SigningCertificate<'a>,
+    ) -> Self {
+        /// Stands where the certificate will; in no PEM.
+        const LEAF: &str = "{leaf}";
+        let above = chain.iter().map(String::as_str);
+        let certificates = std::iter::once(LEAF).chain(above).collect();
+        // Text alone always has a JSON form.
+        let json = serde_json::to_string(&answer(Chain { certificates })).unwrap_or_default();
+        let (before, after) = json.split_once(LEAF).unwrap_or_default();
+        Self {
+            before: before.to_owned(),
+            after: after.to_owned(),
+        }
+    }
+
+    fn with_leaf(&self, der: &[u8]) -> String {
+        let mut json = String::with_capacity(self.before.len() + 2 * der.len() + self.after.len());
+        json.push_str(&self.before);
+        // Of what a PEM block is made of, JSON escapes line ends alone (RFC 8259, section 7).
+        put_certificate_pem(&mut json, der, "\\n");
+        json.push_str(&self.after);
+        json
+    }
 }
 
 /// `POST /api/v2/signingCert`: 200 with the chain as JSON.
@@ -109,21 +142,14 @@ pub(super) async fn signing_cert(
     )
     .await
     .map(|issued| {
-        let leaf = certificate_pem(&issued.certificate);
-        let above = api.documents.chain_json.iter();
-        let chain = Chain {
-            certificates: std::iter::once(Pem::Leaf(&leaf))
-                .chain(above.map(|pem| Pem::Encoded(pem)))
-                .collect(),
-        };
-        HttpResponse::Ok().json(if issued.is_logged {
-            SigningCertificate::SignedCertificateEmbeddedSct { chain }
+        let answer = if issued.is_logged {
+            &api.documents.embedded
         } else {
-            SigningCertificate::SignedCertificateDetachedSct {
-                chain,
-                signed_certificate_timestamp: "",
-            }
-        })
+            &api.documents.detached
+        };
+        HttpResponse::Ok()
+            .content_type(ContentType::json())
+            .body(answer.with_leaf(&issued.certificate))
     });
     respond(&api, result)
 }
@@ -289,4 +315,28 @@ async fn read_body(
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x509::chain::certificate_pem;
+
+    #[test]
+    fn an_answer_is_the_json_of_its_three_certificates() {
+        let chain = ["issuing", "root"].map(|name| certificate_pem(name.repeat(40).as_bytes()));
+        let answer = SigningAnswer::new(&chain, |chain| {
+            SigningCertificate::SignedCertificateDetachedSct {
+                chain,
+                signed_certificate_timestamp: "",
+            }
+        });
+        let leaf = [0xfb; 100];
+        let [issuing, root] = &chain;
+        let expected = serde_json::json!({ "signedCertificateDetachedSct": {
+            "chain": { "certificates": [certificate_pem(&leaf), issuing, root] },
+            "signedCertificateTimestamp": "",
+        } });
+        assert_eq!(answer.with_leaf(&leaf), expected.to_string());
+    }
 }

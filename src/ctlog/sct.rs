@@ -141,43 +141,57 @@ impl SignedCertificateTimestamp {
     /// The TLS encoding (RFC 6962, section 3.2).
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0];
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        self.write(&mut bytes);
+        bytes
+    }
+
+    /// The length of the TLS encoding, in octets.
+    const fn encoded_len(&self) -> usize {
+        1 + 32 + 8 + 2 + self.extensions.len() + 2 + 2 + self.signature.len()
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.push(0);
         bytes.extend_from_slice(&self.log_id);
         bytes.extend_from_slice(&self.timestamp.to_be_bytes());
-        extend_u16(&mut bytes, &self.extensions);
-        bytes.extend(self.digitally_signed());
-        bytes
+        extend_u16(bytes, &self.extensions);
+        self.write_digitally_signed(bytes);
     }
 
     /// The value of the extension that carries this timestamp alone in a certificate (OID 1.3.6.1.4.1.11129.2.4.2): a DER
     /// OCTET STRING with a `SignedCertificateTimestampList` (RFC 6962, section 3.3).
     #[must_use]
     pub fn list_extension_value(&self) -> Vec<u8> {
-        let mut item = Vec::new();
-        extend_u16(&mut item, &self.bytes());
-        let mut list = Vec::new();
-        extend_u16(&mut list, &item);
-        der::encode(der::tag::OCTET_STRING, &[&list])
+        let item = self.encoded_len();
+        let list = 2 + item;
+        let mut value = Vec::with_capacity(der::encoded_len(2 + list));
+        der::put_header(&mut value, der::tag::OCTET_STRING, 2 + list);
+        extend_length_u16(&mut value, list);
+        extend_length_u16(&mut value, item);
+        self.write(&mut value);
+        value
     }
 
     /// A log's answer to `add-chain`: JSON (RFC 6962, section 4.1).
     #[must_use]
     pub fn add_chain_json(&self) -> String {
+        let mut signed = Vec::new();
+        self.write_digitally_signed(&mut signed);
         let answer = AddChainAnswer {
             sct_version: 0,
             id: STANDARD.encode(self.log_id),
             timestamp: self.timestamp,
             extensions: STANDARD.encode(&self.extensions),
-            signature: STANDARD.encode(self.digitally_signed()),
+            signature: STANDARD.encode(signed),
         };
         // Five fields of text and numbers always have a JSON form.
         serde_json::to_string(&answer).unwrap_or_default()
     }
 
-    fn digitally_signed(&self) -> Vec<u8> {
-        let mut bytes = self.algorithm.code().to_vec();
-        extend_u16(&mut bytes, &self.signature);
-        bytes
+    fn write_digitally_signed(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.algorithm.code());
+        extend_u16(bytes, &self.signature);
     }
 
     /// SHA-256 of the log's public key.
@@ -279,7 +293,8 @@ impl TimestampedEntry<'_> {
 #[must_use]
 pub fn leaf_index_extensions(index: u64) -> Vec<u8> {
     let [_, _, _, index @ ..] = index.to_be_bytes();
-    let mut bytes = vec![LEAF_INDEX];
+    let mut bytes = Vec::with_capacity(3 + LEAF_INDEX_BYTES);
+    bytes.push(LEAF_INDEX);
     extend_u16(&mut bytes, &index);
     bytes
 }
@@ -319,9 +334,13 @@ struct AddChainAnswer {
 
 /// Appends `field` after its length in 16 bits. Every caller's field is shorter than 2^16 octets.
 pub(super) fn extend_u16(bytes: &mut Vec<u8>, field: &[u8]) {
-    let length = u16::try_from(field.len()).unwrap_or(u16::MAX);
-    bytes.extend_from_slice(&length.to_be_bytes());
+    extend_length_u16(bytes, field.len());
     bytes.extend_from_slice(field);
+}
+
+fn extend_length_u16(bytes: &mut Vec<u8>, length: usize) {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    bytes.extend_from_slice(&length.to_be_bytes());
 }
 
 /// Appends `field` after its length in 24 bits. Every caller's field is shorter than 2^24 octets.

@@ -12,6 +12,10 @@ use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 /// The label of a certificate's PEM block (RFC 7468, section 5).
 const PEM_LABEL: &str = "CERTIFICATE";
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+/// The characters of a PEM line.
+const LINE: usize = 64;
 
 /// The signatures that are believed, for messages.
 const SIGNATURES: &str = "Ed25519, or SHA-2 with ECDSA or with RSA of at least 2048 bits";
@@ -314,15 +318,27 @@ fn verifies(
 /// Writes a DER certificate as one PEM block of 64-column lines (RFC 7468), without a line end after it.
 #[must_use]
 pub fn certificate_pem(der: &[u8]) -> String {
-    // 48 octets make a line of 64 characters.
-    let mut text = String::with_capacity(der.len() * 4 / 3 + der.len() / 48 + 64);
-    text.push_str("-----BEGIN CERTIFICATE-----\n");
-    for line in der.chunks(48) {
-        STANDARD.encode_string(line, &mut text);
-        text.push('\n');
-    }
-    text.push_str("-----END CERTIFICATE-----");
+    let mut text = String::new();
+    put_certificate_pem(&mut text, der, "\n");
     text
+}
+
+/// Appends the block that [`certificate_pem`] writes, with `line_end` between its lines: in a JSON string, that is an escape.
+pub fn put_certificate_pem(text: &mut String, der: &[u8], line_end: &str) {
+    // All at once, and cut into lines then: many short pieces take the encoder several times as long.
+    let digits = STANDARD.encode(der);
+    let lines = digits.len().div_ceil(LINE);
+    text.reserve(digits.len() + (lines + 1) * line_end.len() + BEGIN.len() + END.len());
+    text.push_str(BEGIN);
+    text.push_str(line_end);
+    let mut rest = digits.as_str();
+    while !rest.is_empty() {
+        let (line, behind) = rest.split_at_checked(LINE).unwrap_or((rest, ""));
+        text.push_str(line);
+        text.push_str(line_end);
+        rest = behind;
+    }
+    text.push_str(END);
 }
 
 /// The certificates of an authority: the issuing one first, a self-signed root last. Never empty.
