@@ -28,6 +28,7 @@ use mayfly::identity::jwks::KeySourceLimits;
 use mayfly::identity::{Identity, Issuers, KeySource, TokenVerifier};
 use mayfly::keys::InMemoryKey;
 use mayfly::keys::memory::NewKey;
+use mayfly::metrics::Metrics;
 use mayfly::random::{Random, SystemRandomness};
 use mayfly::store::folder::{Folder, FolderOptions};
 use tempfile::TempDir;
@@ -91,6 +92,7 @@ impl Stages {
             Arc::clone(&clock),
             runtime.handle().clone(),
             KeySourceLimits::default(),
+            Arc::new(Metrics::new().unwrap()),
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 

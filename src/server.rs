@@ -370,6 +370,7 @@ impl Server {
             Arc::clone(&clock),
             runtime.handle().clone(),
             limits,
+            Arc::clone(&metrics),
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 

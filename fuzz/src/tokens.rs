@@ -17,6 +17,7 @@ use mayfly::identity::issuers::Pattern;
 use mayfly::identity::jwks::KeySourceLimits;
 use mayfly::identity::jws::{Algorithm, UnverifiedToken};
 use mayfly::identity::{Identity, Issuers, KeySource, San, TokenVerifier};
+use mayfly::metrics::Metrics;
 use num_bigint::BigUint;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -419,6 +420,7 @@ impl World {
                 fetch: std::time::Duration::from_secs(30),
                 ..KeySourceLimits::default()
             },
+            Arc::new(Metrics::new().unwrap()),
         ))
     }
 

@@ -14,7 +14,7 @@ use crate::api::{Api, DEADLINE, respond, survive};
 use crate::ca::request::SigningRequest;
 use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
-use crate::metrics::Issued;
+use crate::metrics::{Issued, Stage};
 use crate::x509::chain::{CertificateChain, put_certificate_pem};
 
 /// `POST`: a certificate for a token and a proven key.
@@ -142,14 +142,17 @@ pub(super) async fn signing_cert(
     )
     .await
     .map(|issued| {
+        let start = Instant::now();
         let answer = if issued.is_logged {
             &api.documents.embedded
         } else {
             &api.documents.detached
         };
+        let answer = answer.with_leaf(&issued.certificate);
+        api.metrics.stage(Stage::Encode, start.elapsed());
         HttpResponse::Ok()
             .content_type(ContentType::json())
-            .body(answer.with_leaf(&issued.certificate))
+            .body(answer)
     });
     respond(&api, result)
 }
@@ -234,7 +237,9 @@ async fn serve(
         .get_all(AUTHORIZATION)
         .map(HeaderValue::as_bytes)
         .collect();
+    let start = Instant::now();
     let request = decode(&body, tokens)?;
+    api.metrics.stage(Stage::Parse, start.elapsed());
     match timeout_at(deadline, api.ca.issue(request)).await {
         Ok(Ok(issued)) => Ok(issued),
         Ok(Err(FailedIssuance {

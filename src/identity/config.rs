@@ -478,7 +478,9 @@ impl Checker<'_, '_> {
             place: place(key),
             url: &url.value,
         };
-        self.issuer(&entry, |roots| KeyEndpoint::exact(url.value.clone(), roots))
+        self.issuer(&entry, |id, roots| {
+            KeyEndpoint::exact(id, url.value.clone(), roots)
+        })
     }
 
     fn wildcard(&mut self, key: &Text, raw: &RawIssuer) -> Option<(Place, Pattern, Issuer)> {
@@ -502,8 +504,8 @@ impl Checker<'_, '_> {
             place: place(key),
             url: &key.value,
         };
-        let issuer = self.issuer(&entry, |roots| {
-            KeyEndpoint::wildcard(key.value.clone(), roots)
+        let issuer = self.issuer(&entry, |id, roots| {
+            KeyEndpoint::wildcard(id, key.value.clone(), roots)
         });
         Some((entry.place, pattern.ok()?, issuer?))
     }
@@ -531,7 +533,7 @@ impl Checker<'_, '_> {
     fn issuer(
         &mut self,
         entry: &Entry<'_>,
-        endpoint: impl Fn(Option<Arc<ExtraRoots>>) -> KeyEndpoint,
+        endpoint: impl Fn(Arc<str>, Option<Arc<ExtraRoots>>) -> KeyEndpoint,
     ) -> Option<Issuer> {
         let rule = self.rule(entry);
         let audience = self.audience(entry);
@@ -552,15 +554,15 @@ impl Checker<'_, '_> {
                 None
             }
         };
-        let id = match &entry.raw.id {
-            Some(id) => id.value.clone(),
-            None => self.made_up_id(entry.url),
+        let id: Arc<str> = match &entry.raw.id {
+            Some(id) => id.value.clone().into(),
+            None => self.made_up_id(entry.url).into(),
         };
         Some(Issuer {
-            id: id.into(),
+            endpoint: Arc::new(endpoint(Arc::clone(&id), roots)),
+            id,
             audience: audience?,
             rule: rule?,
-            endpoint: Arc::new(endpoint(roots)),
         })
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt as _;
@@ -22,6 +23,7 @@ use super::json::{Object, parse_object};
 use super::jws::{Algorithm, UnverifiedToken, names};
 use crate::clock::Clock;
 use crate::fetch::{AddressPolicy, ExtraRoots, FetchError, FetchRequest, Fetcher};
+use crate::metrics::Metrics;
 
 mod key;
 use key::VerificationKey;
@@ -48,6 +50,8 @@ const MAX_TENANTS: usize = 1024;
 /// Where an issuer's keys are, and under which rules they are fetched.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyEndpoint {
+    /// The configured id of the issuer, or of the pattern it falls under: a label.
+    id: Arc<str>,
     /// The issuer's URL, octet for octet as in `iss`; for a wildcard entry its pattern.
     pub issuer: String,
     kind: EndpointKind,
@@ -67,8 +71,9 @@ enum EndpointKind {
 impl KeyEndpoint {
     /// The keys of an issuer that is written out. They may lie on a private address, and on http if its URL does.
     #[must_use]
-    pub const fn exact(issuer: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
+    pub const fn exact(id: Arc<str>, issuer: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
         Self {
+            id,
             issuer,
             kind: EndpointKind::Exact,
             extra_roots,
@@ -77,8 +82,13 @@ impl KeyEndpoint {
 
     /// What the issuers of a pattern have in common.
     #[must_use]
-    pub const fn wildcard(pattern: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
+    pub const fn wildcard(
+        id: Arc<str>,
+        pattern: String,
+        extra_roots: Option<Arc<ExtraRoots>>,
+    ) -> Self {
         Self {
+            id,
             issuer: pattern,
             kind: EndpointKind::Wildcard,
             extra_roots,
@@ -89,6 +99,7 @@ impl KeyEndpoint {
     #[must_use]
     pub(super) fn tenant(&self, issuer: &str) -> Self {
         Self {
+            id: Arc::clone(&self.id),
             issuer: issuer.to_owned(),
             kind: EndpointKind::Tenant(self.issuer.clone()),
             extra_roots: self.extra_roots.clone(),
@@ -160,6 +171,8 @@ pub struct KeySource {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     limits: KeySourceLimits,
+    /// Fetches are counted here.
+    metrics: Arc<Metrics>,
     /// By the issuer's URL. Replaced as a whole, so that readers never wait.
     entries: ArcSwap<HashMap<String, Arc<Entry>>>,
     /// Held while `entries` is replaced: for each pattern, how often it may bring in an issuer.
@@ -260,12 +273,14 @@ impl KeySource {
         clock: Arc<dyn Clock>,
         runtime: Handle,
         limits: KeySourceLimits,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             fetcher,
             clock,
             runtime,
             limits,
+            metrics,
             entries: ArcSwap::default(),
             tenant_paces: Mutex::default(),
         }
@@ -443,12 +458,19 @@ impl KeySource {
             // The first fetch counts as one that an unknown key asked for.
             state.pace.take(now, REFETCH_INTERVAL, REFETCH_BURST);
         }
+        let trigger = match entry.keys.load().as_ref() {
+            None => "startup",
+            Some(keys) if now - keys.fetched >= REFRESH_AGE => "expired",
+            Some(_) => "unknown_kid",
+        };
+        self.metrics.oidc_refresh(&entry.endpoint.id, trigger);
         let (fetcher, clock) = (Arc::clone(&self.fetcher), Arc::clone(&self.clock));
+        let metrics = Arc::clone(&self.metrics);
         let (entry, limit) = (Arc::clone(entry), self.limits.fetch);
         let task = self.runtime.spawn(async move {
             let fetched = clock.now();
-            let keys =
-                tokio::time::timeout(limit, fetch_keys(&*fetcher, &entry.endpoint, fetched)).await;
+            let fetching = fetch_keys(&*fetcher, &entry.endpoint, fetched, &metrics);
+            let keys = tokio::time::timeout(limit, fetching).await;
             let late =
                 |_| KeysFailure::unavailable("no complete answer within the time limit".to_owned());
             let keys = keys.map_err(late).flatten().map(Arc::new);
@@ -607,22 +629,68 @@ async fn fetch_keys(
     fetcher: &dyn Fetcher,
     endpoint: &KeyEndpoint,
     fetched: OffsetDateTime,
+    metrics: &Metrics,
 ) -> Result<KeySet, KeysFailure> {
-    let discovery = fetcher
-        .get(endpoint.request(discovery_url(&endpoint.issuer)?))
-        .await;
+    let mut fetch = Fetch::begin(metrics, &endpoint.id, "discovery");
+    let url = discovery_url(&endpoint.issuer)?;
+    let discovery = fetcher.get(endpoint.request(url)).await;
+    fetch.answered(&discovery);
     let discovery =
         discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
     let (location, algorithms) = read_discovery(&discovery, endpoint)?;
+    fetch.result = "ok";
+    drop(fetch);
+
+    let mut fetch = Fetch::begin(metrics, &endpoint.id, "jwks");
     let keys = fetcher.get(endpoint.request(location.clone())).await;
+    fetch.answered(&keys);
     let keys = keys.map_err(|error| KeysFailure::fetching("key set", &error))?;
     let keys = read_key_set(&keys, &endpoint.issuer)?;
+    fetch.result = "ok";
+    drop(fetch);
     Ok(KeySet {
         keys,
         algorithms,
         location,
         fetched,
     })
+}
+
+/// A document on its way; counted when it is dropped, by what it came to.
+struct Fetch<'a> {
+    metrics: &'a Metrics,
+    issuer: &'a str,
+    kind: &'static str,
+    result: &'static str,
+    start: Instant,
+}
+
+impl<'a> Fetch<'a> {
+    /// Until something else is known: cut off by the time limit of the whole.
+    fn begin(metrics: &'a Metrics, issuer: &'a str, kind: &'static str) -> Self {
+        Self {
+            metrics,
+            issuer,
+            kind,
+            result: "timeout",
+            start: Instant::now(),
+        }
+    }
+
+    /// Until it was read: a document that says something wrong.
+    fn answered(&mut self, answer: &Result<Vec<u8>, FetchError>) {
+        self.result = answer
+            .as_ref()
+            .map_or_else(FetchError::label, |_| "invalid");
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        let took = self.start.elapsed();
+        self.metrics
+            .oidc_request(self.issuer, self.kind, self.result, took);
+    }
 }
 
 /// Where the discovery document is: one slash at the end of the issuer's URL does not count (OpenID Connect Discovery 1.0,

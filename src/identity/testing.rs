@@ -17,6 +17,7 @@ use super::{Identity, Issuers, KeySource, TokenError, TokenVerifier};
 use crate::clock::{Clock, FixedClock};
 use crate::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer, TestKeys};
 use crate::fetch::{FetchError, FetchRequest, Fetcher};
+use crate::metrics::Metrics;
 
 /// The issuer of most tests.
 pub(crate) const ISSUER: &str = "https://issuer.example";
@@ -178,6 +179,7 @@ impl Bench {
             clock.clone(),
             Handle::current(),
             limits,
+            Arc::new(Metrics::new().unwrap()),
         ));
         let issuers = Arc::new(ArcSwap::from_pointee(issuers));
         let verifier = TokenVerifier::new(issuers, Arc::clone(&keys));

@@ -479,10 +479,11 @@ impl Log {
     /// When the store fails, has lost a published tile, or gives another back than was written.
     pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
         let view = self.shared.view.load();
-        match view.as_ref() {
+        let tile = match view.as_ref() {
             Some(view) => view.tile(path, &self.shared.parts),
             None => Ok(None),
-        }
+        };
+        tile.inspect_err(|error| self.shared.note_damage(error))
     }
 
     /// The hashes that show that the entry at `index` is in the published tree of `size` entries; nothing when it is not,
@@ -608,6 +609,14 @@ impl Shared {
     /// The sequencer begins or ends to work on a batch.
     fn step(&self) {
         self.sequencer_steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what shows that the log is not what it was.
+    fn note_damage(&self, error: &StoreError) {
+        let is_damage = matches!(error, StoreError::Damaged(_) | StoreError::Conflict(_));
+        if let Some(metrics) = self.parts.metrics.as_ref().filter(|_| is_damage) {
+            metrics.integrity_errors.inc();
+        }
     }
 
     fn has_failed(&self) -> bool {

@@ -292,7 +292,10 @@ impl Publisher {
                     Failing::note(&mut failing, now, &error);
                 }
                 Err(PublishError::Sign(error)) => Failing::note(&mut failing, now, &error),
-                Err(PublishError::Store(error)) => return self.shared.fail(&error.to_string()),
+                Err(PublishError::Store(error)) => {
+                    self.shared.note_damage(&error);
+                    return self.shared.fail(&error.to_string());
+                }
                 Err(PublishError::RootDiffers) => {
                     if let Some(metrics) = &self.shared.parts.metrics {
                         metrics.integrity_errors.inc();

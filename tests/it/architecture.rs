@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("fetch", &["reason"]),
     ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
-    ("identity", &["clock", "fetch", "random", "reason", "x509"]),
+    (
+        "identity",
+        &["clock", "fetch", "metrics", "random", "reason", "x509"],
+    ),
     (
         "tlog",
         &["clock", "keys", "metrics", "random", "reason", "store"],

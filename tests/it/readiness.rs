@@ -153,3 +153,61 @@ fn issuers_without_keys_degrade_and_only_all_of_them_make_it_unready() {
         0
     );
 }
+
+#[test]
+fn what_is_fetched_from_issuers_is_counted_and_so_is_every_step_of_a_certificate() {
+    let more = "
+  http://127.0.0.1:1:
+    issuer-url: http://127.0.0.1:1
+    client-id: sigstore
+    type: email
+    id: nobody
+";
+    let server = TestServer::start_with(|_| {}, more);
+    server.issues("a good request", &server.good_request());
+    let metrics = server.metrics();
+    let has = |start: &str, value: &str| {
+        metrics
+            .lines()
+            .any(|line| line.starts_with(start) && line.ends_with(&format!(" {value}")))
+    };
+    wait_for("the fetch that fails", || {
+        let series =
+            r#"mayfly_oidc_requests_total{issuer="nobody",kind="discovery",result="connect"}"#;
+        (server.metric(series) > 0).then_some(())
+    });
+    assert!(
+        metrics.contains(r#"kind="discovery",result="ok"} 1"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains(r#"kind="jwks",result="ok"} 1"#),
+        "{metrics}"
+    );
+    assert!(metrics.contains(r#"trigger="startup"} 1"#), "{metrics}");
+    for stage in [
+        "parse",
+        "token",
+        "proof",
+        "template",
+        "sign_precert",
+        "ct",
+        "sign_final",
+        "encode",
+    ] {
+        let series = format!(r#"mayfly_issuance_stage_duration_seconds_count{{stage="{stage}"}}"#);
+        assert!(has(&series, "1"), "{series}");
+    }
+    assert!(has(
+        r#"mayfly_ct_submissions_total{log="main",result="ok"}"#,
+        "1"
+    ));
+    assert!(has(
+        r#"mayfly_log_appends_total{log="main",result="ok"}"#,
+        "1"
+    ));
+    assert!(has(
+        r#"mayfly_store_operations_total{backend="folder",op="fsync",result="ok"}"#,
+        "1"
+    ));
+}
