@@ -32,6 +32,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::limits::ConnectionLimit;
+use crate::metrics::Metrics;
 
 mod pulse;
 
@@ -76,6 +77,8 @@ pub struct ListenerConfig {
     pub max_connections: usize,
     /// The most connections of one address.
     pub by_address: Arc<ConnectionLimit>,
+    /// TLS handshakes are counted here.
+    pub metrics: Option<Arc<Metrics>>,
     /// How long a connection is kept for its next request.
     pub idle_timeout: Duration,
     /// How long a stop waits for requests that have begun.
@@ -129,6 +132,7 @@ where
     let beating = pulse.clone();
     let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
     let by_address = Arc::clone(&config.by_address);
+    let metrics = config.metrics.clone().filter(|_| tls.is_some());
     let server = builder
         .listen(name, socket, move || {
             beating.add_this_thread();
@@ -145,17 +149,18 @@ where
                 .client_request_timeout(FIRST_BYTES_TIMEOUT)
                 .finish(map_config(application, |()| AppConfig::default()));
             let (tls, stopping) = (tls.clone(), stopping.clone());
-            let by_address = Arc::clone(&by_address);
+            let (by_address, metrics) = (Arc::clone(&by_address), metrics.clone());
             fn_factory(move || {
                 let http = http.new_service(());
                 let (tls, stopping) = (tls.clone(), stopping.clone());
-                let by_address = Arc::clone(&by_address);
+                let (by_address, metrics) = (Arc::clone(&by_address), metrics.clone());
                 async move {
                     Ok::<_, ()>(Mux {
                         http: Rc::new(http.await?),
                         tls,
                         stopping,
                         by_address,
+                        metrics,
                         silence: idle_timeout + REQUEST_TIMEOUT,
                     })
                 }
@@ -175,6 +180,7 @@ struct Mux<H> {
     tls: Option<Arc<ServerConfig>>,
     stopping: actix_server::GracefulShutdownSignal,
     by_address: Arc<ConnectionLimit>,
+    metrics: Option<Arc<Metrics>>,
     /// How long a connection may go without an answer.
     silence: Duration,
 }
@@ -199,7 +205,7 @@ where
             self.stopping.clone(),
             self.silence,
         );
-        let by_address = Arc::clone(&self.by_address);
+        let (by_address, metrics) = (Arc::clone(&self.by_address), self.metrics.clone());
         Box::pin(async move {
             let peer = io.peer_addr().ok();
             // A connection that has no peer any more is at its end.
@@ -218,6 +224,13 @@ where
                 opened = opening => opened,
                 () = stopping.notified() => return Ok(()),
             };
+            if let Some(metrics) = metrics {
+                metrics.tls_handshake(match &opened {
+                    Ok(Ok(_)) => "ok",
+                    Ok(Err(_)) => "failed",
+                    Err(_) => "timeout",
+                });
+            }
             match opened {
                 Ok(Ok(Some(stream))) => {
                     let connection = Connection::new(stream, silence);

@@ -436,6 +436,7 @@ impl Server {
             tls,
             workers: config.workers,
             max_connections: max_connections(config.max_connections)?,
+            metrics: Some(Arc::clone(&metrics)),
             by_address: ConnectionLimit::new(
                 config.max_connections_per_ip,
                 config.trusted_proxies.clone(),
@@ -525,6 +526,7 @@ impl Server {
                 tls: None,
                 workers: 1,
                 max_connections: RESERVED_DESCRIPTORS / 4,
+                metrics: None,
                 by_address: ConnectionLimit::new(0, Networks::default(), || {}),
                 idle_timeout: listener.idle_timeout,
                 shutdown_grace: Duration::from_secs(1),

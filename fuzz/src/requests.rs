@@ -331,6 +331,7 @@ static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
                 workers: 1,
                 max_connections: 1000,
                 by_address: ConnectionLimit::new(0, Networks::default(), || {}),
+                metrics: None,
                 idle_timeout: Duration::from_secs(5),
                 shutdown_grace: Duration::from_secs(1),
             };

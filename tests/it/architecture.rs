@@ -58,7 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     // Layer 5: puts the parts together.
-    ("listener", &["limits"]),
+    ("listener", &["limits", "metrics"]),
     ("logging", &["clock", "identity"]),
     ("systemd", &[]),
     ("dev", &["clock"]),
