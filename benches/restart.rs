@@ -46,7 +46,7 @@ impl Place {
             folder: tempfile::tempdir_in(".").expect("a folder"),
             settings: EmbeddedLogConfig::default().check(&url).expect("settings"),
             signer: Arc::new(InMemoryKey::generate(NewKey::P256).expect("a key").0),
-            random: Arc::new(SystemRandomness::default()),
+            random: Arc::new(SystemRandomness),
         };
         EmbeddedLog::create(&place.settings, &place.parts()).expect("a log");
         let log = place.open();
