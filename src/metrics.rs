@@ -669,6 +669,11 @@ impl Metrics {
         self.ready_age.set(took.as_secs_f64());
     }
 
+    /// Says that certificates cannot be counted on, whatever the last round of checks came to.
+    pub fn not_ready(&self) {
+        self.ready.set(0);
+    }
+
     /// Counts a request whose handling ended in a panic.
     pub fn panicked(&self) {
         self.panics.inc();

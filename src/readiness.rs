@@ -16,6 +16,9 @@ use crate::metrics::{IssuerKeys, Metrics};
 /// The time between two rounds of checks.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
+/// When a report is too old to be believed: the checks take seconds, unless one of them hangs.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
 /// What the names of the issuers' checks begin with.
 const ISSUER: &str = "issuer:";
 /// After so many rounds, keys that are missing are fetched again.
@@ -70,6 +73,25 @@ pub struct Report {
     pub status: Status,
     /// One by one.
     pub checks: Vec<Check>,
+    /// When the round ended.
+    at: Instant,
+}
+
+impl Report {
+    /// The report itself; when it is too old at `now`, one that says so and nothing else.
+    fn unless_outdated(self: Arc<Self>, now: Instant) -> Arc<Self> {
+        let age = now.saturating_duration_since(self.at);
+        if age <= MAX_AGE {
+            return self;
+        }
+        let seconds = age.as_secs();
+        let detail = format!("no round of checks has ended for {seconds} s: one of them hangs");
+        Arc::new(Self {
+            status: Status::NotReady,
+            checks: vec![required("checks", now, Err(detail))],
+            at: self.at,
+        })
+    }
 }
 
 /// What is looked at.
@@ -100,6 +122,7 @@ impl Readiness {
         let latest = ArcSwap::from_pointee(Report {
             status: Status::NotReady,
             checks: Vec::new(),
+            at: Instant::now(),
         });
         Self {
             watched,
@@ -108,10 +131,10 @@ impl Readiness {
         }
     }
 
-    /// What the last round came to.
+    /// What the last round came to. Certificates cannot be counted on when that is long ago.
     #[must_use]
     pub fn report(&self) -> Arc<Report> {
-        self.latest.load_full()
+        self.latest.load_full().unless_outdated(Instant::now())
     }
 
     /// The start of the SHA-256 of the identity file in force, hex.
@@ -164,7 +187,12 @@ impl Readiness {
         }
         self.metrics
             .ready(status != Status::NotReady, start.elapsed());
-        let previous = self.latest.swap(Arc::new(Report { status, checks }));
+        let report = Report {
+            status,
+            checks,
+            at: Instant::now(),
+        };
+        let previous = self.latest.swap(Arc::new(report));
         self.tell(&previous);
     }
 
@@ -175,7 +203,7 @@ impl Readiness {
             .iter()
             .map(|check| (check.name.as_str(), check.ok))
             .collect();
-        for check in &self.report().checks {
+        for check in &self.latest.load().checks {
             // A new issuer's keys are on their way; whoever fetches them says when that fails.
             let was_ok = before.get(check.name.as_str()).copied();
             let was_ok = was_ok.unwrap_or_else(|| !check.name.starts_with(ISSUER));
@@ -311,5 +339,30 @@ fn informational(name: String, start: Instant, found: Result<(), String>) -> Che
         took: start.elapsed(),
         detail: found.err(),
         weight: Weight::Informational,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_no_other_follows_is_not_believed_for_ever() {
+        let at = Instant::now();
+        let report = Arc::new(Report {
+            status: Status::Ready,
+            checks: vec![required("ca_key", at, Ok(()))],
+            at,
+        });
+        let recent = Arc::clone(&report).unless_outdated(at + MAX_AGE);
+        assert_eq!(recent.status, Status::Ready);
+        let outdated = report.unless_outdated(at + MAX_AGE + Duration::from_secs(1));
+        assert_eq!(outdated.status, Status::NotReady);
+        let [check] = &outdated.checks[..] else {
+            panic!("{outdated:?}")
+        };
+        assert_eq!((check.name.as_str(), check.ok), ("checks", false));
+        let detail = check.detail.as_deref().unwrap();
+        assert!(detail.contains("for 31 s"), "{detail}");
     }
 }

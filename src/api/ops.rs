@@ -114,6 +114,9 @@ async fn metrics(api: web::Data<Api>) -> HttpResponse {
         api.metrics
             .log_sizes(log.name(), log.tip_size(), log.published_size());
     }
+    if api.readiness.report().status == Status::NotReady {
+        api.metrics.not_ready();
+    }
     api.metrics.log_lines_dropped((api.dropped_log_lines)());
     match api.metrics.encode() {
         Ok(text) => HttpResponse::Ok()
