@@ -19,8 +19,14 @@ pub trait Clock: Debug + Send + Sync {
 
     /// The current time in milliseconds since 1970, as RFC 6962 counts it. Times before 1970 are 0.
     fn now_millis(&self) -> u64 {
-        u64::try_from(self.now().unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+        millis(self.now())
     }
+}
+
+/// A time in milliseconds since 1970; 0 for one before.
+#[must_use]
+pub fn millis(time: OffsetDateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
 /// The system's clock.

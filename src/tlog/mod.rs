@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockGuard, millis};
 use crate::keys::SignError;
 use crate::metrics::LogMetrics;
 use crate::random::Random;
@@ -281,6 +281,8 @@ pub struct Log {
 /// What the threads and the readers share.
 struct Shared {
     parts: LogParts,
+    /// A time that is ahead, once it is in a checkpoint, would keep the log from going on until it has come.
+    clock: ClockGuard,
     /// What readers see; nothing before the first checkpoint of this process.
     view: ArcSwapOption<View>,
     tip_size: AtomicU64,
@@ -581,12 +583,13 @@ const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down
 const FAILED: AppendError = AppendError::Store("it failed, and the process has to end");
 const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
 const CLOCK_BEHIND: AppendError =
-    AppendError::Unavailable("the clock is behind the log's newest entry");
+    AppendError::Unavailable("the clock is behind the log's newest entry, or was set");
 const STALLED: AppendError = AppendError::Store("checkpoints cannot be published");
 
 impl Shared {
     fn new(parts: LogParts) -> Self {
         Self {
+            clock: ClockGuard::new(Arc::clone(&parts.clock)),
             parts,
             view: ArcSwapOption::empty(),
             tip_size: AtomicU64::new(0),
@@ -623,9 +626,9 @@ impl Shared {
         self.has_failed.load(Ordering::Acquire)
     }
 
-    /// The time for a new segment or checkpoint: the clock's, or nothing while it is behind the newest timestamp.
+    /// The time for a new segment or checkpoint: the clock's, or nothing while it is behind the newest timestamp, or was set.
     fn now(&self) -> Option<u64> {
-        let now = self.parts.clock.now_millis();
+        let now = millis(self.clock.now().ok()?);
         let newest = self.newest_timestamp.load(Ordering::Acquire);
         (newest <= now.saturating_add(MAX_CLOCK_BEHIND_MILLIS)).then_some(now)
     }

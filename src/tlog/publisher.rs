@@ -282,7 +282,11 @@ impl Publisher {
                         last_published = now;
                         Failing::end(&mut failing);
                     } else {
-                        Failing::note(&mut failing, now, &"the clock is behind the log");
+                        Failing::note(
+                            &mut failing,
+                            now,
+                            &"the clock is behind the log, or was set",
+                        );
                     }
                 });
             }

@@ -1095,6 +1095,22 @@ fn a_clock_far_behind_stops_the_log_until_it_is_right_again() {
 }
 
 #[test]
+fn a_clock_that_was_set_ahead_gets_into_nothing_that_is_signed() {
+    let place = Place::created();
+    let log = place.open();
+    place.append(&log, "entry").unwrap();
+    let now = place.clock.now();
+    place.clock.set(now + time::Duration::hours(1));
+    assert_eq!(place.append(&log, "entry"), Err(CLOCK_BEHIND));
+    // What is published while the log stops gets no such time either.
+    log.shutdown();
+    place.clock.set(now);
+    let log = place.open();
+    assert_eq!(place.append(&log, "entry").unwrap().index, 1);
+    assert_eq!(place.fatal(), [""; 0]);
+}
+
+#[test]
 fn what_waits_when_the_clock_goes_back_is_not_written() {
     let place = Place::created();
     let log = place.open();
