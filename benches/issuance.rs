@@ -92,7 +92,7 @@ impl Stages {
             Arc::clone(&clock),
             runtime.handle().clone(),
             KeySourceLimits::default(),
-            Arc::new(Metrics::new().unwrap()),
+            Arc::new(Metrics::new().expect("metrics")),
         );
         let tokens = TokenVerifier::new(Arc::new(ArcSwap::from_pointee(issuers)), Arc::new(keys));
 
