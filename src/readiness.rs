@@ -196,17 +196,17 @@ impl Readiness {
         self.tell(&previous);
     }
 
-    /// One line for every check that changed.
+    /// One line for every check that changed. Of the issuers those tell who fetch their keys.
     fn tell(&self, previous: &Report) {
         let before: HashMap<&str, bool> = previous
             .checks
             .iter()
             .map(|check| (check.name.as_str(), check.ok))
             .collect();
-        for check in &self.latest.load().checks {
-            // A new issuer's keys are on their way; whoever fetches them says when that fails.
-            let was_ok = before.get(check.name.as_str()).copied();
-            let was_ok = was_ok.unwrap_or_else(|| !check.name.starts_with(ISSUER));
+        let latest = self.latest.load();
+        let checks = latest.checks.iter();
+        for check in checks.filter(|check| !check.name.starts_with(ISSUER)) {
+            let was_ok = before.get(check.name.as_str()).copied().unwrap_or(true);
             let (name, detail) = (check.name.as_str(), check.detail.as_deref());
             match (was_ok, check.ok, check.weight) {
                 (true, false, Weight::Required) => tracing::error!(
@@ -221,12 +221,12 @@ impl Readiness {
                     detail,
                     "a check of readiness fails"
                 ),
-                (false, true, _) if before.contains_key(name) => tracing::info!(
+                (false, true, _) => tracing::info!(
                     event = "check_recovered",
                     check = name,
-                    "a check of readiness holds"
+                    "a check of readiness holds again"
                 ),
-                (_, true, _) | (false, false, _) => {}
+                (true, true, _) | (false, false, _) => {}
             }
         }
     }

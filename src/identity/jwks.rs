@@ -512,7 +512,9 @@ impl Entry {
         state.flight = None;
         match outcome {
             Ok(keys) => {
-                state.failure = None;
+                if state.failure.take().is_some() {
+                    tracing::info!(%issuer, "the issuer's keys can be fetched again");
+                }
                 let previous = self.keys.swap(Some(Arc::clone(keys)));
                 let previous = previous.filter(|previous| previous.location != keys.location);
                 if let Some(previous) = previous {
