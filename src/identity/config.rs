@@ -14,8 +14,9 @@ use url::{Host, Url};
 
 use super::claims::{ClaimPath, EmailRule, IdentityRule, SUPPORTED_TYPES, UriRule};
 use super::excerpt::Excerpt;
-use super::issuers::{Issuer, Issuers, Pattern};
+use super::issuers::{Issuer, Issuers, Pattern, TokenLimits};
 use super::jwks::KeyEndpoint;
+use super::rules::ClaimRules;
 use crate::fetch::ExtraRoots;
 
 /// The longest identity file, in octets.
@@ -561,8 +562,12 @@ impl Checker<'_, '_> {
         Some(Issuer {
             endpoint: Arc::new(endpoint(Arc::clone(&id), roots)),
             id,
-            audience: audience?,
+            audiences: vec![audience?],
             rule: rule?,
+            access: ClaimRules::default(),
+            tokens: TokenLimits::default(),
+            disabled: false,
+            expires: None,
         })
     }
 
@@ -1256,16 +1261,16 @@ meta-issuers:
                 .lookup("https://a.b.example.org")
                 .unwrap()
                 .issuer
-                .audience,
-            "sigstore"
+                .audiences,
+            ["sigstore"]
         );
         assert_eq!(
             issuers
                 .lookup("https://a.c.example.org")
                 .unwrap()
                 .issuer
-                .audience,
-            "x"
+                .audiences,
+            ["x"]
         );
     }
 }

@@ -80,12 +80,12 @@ pub enum TokenError {
         /// How far ahead, in whole seconds.
         seconds: i64,
     },
-    /// `aud` does not hold the configured audience.
+    /// `aud` holds no configured audience.
     #[error("the ID token is for audience {found}, expected \"{expected}\"")]
     AudienceMismatch {
         /// The claim.
         found: Excerpt,
-        /// The configured one.
+        /// The configured ones.
         expected: String,
     },
     /// A claim that the issuer's type needs is not there, or empty.

@@ -12,6 +12,7 @@ pub mod issuers;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod rules;
 pub mod verifier;
 
 #[cfg(test)]
@@ -19,7 +20,7 @@ pub(crate) mod testing;
 
 pub use config::{Finding, Severity};
 pub use error::{RefusedToken, TokenError};
-pub use issuers::{Issuer, IssuerConfiguration, Issuers};
+pub use issuers::{Issuer, IssuerConfiguration, Issuers, TokenLimits};
 pub use jwks::{KeySource, KeyStatus};
 pub use verifier::TokenVerifier;
 
