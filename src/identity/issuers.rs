@@ -67,8 +67,10 @@ pub struct IssuerConfiguration {
     pub challenge_claim: &'static str,
     /// The configured type, such as `email`.
     pub issuer_type: &'static str,
-    /// The domain that subjects of type `uri` lie in; otherwise empty.
+    /// The domain that subjects of types `uri` and `username` lie in; otherwise empty.
     pub subject_domain: String,
+    /// The trust domain that subjects of type `spiffe` lie in; otherwise empty.
+    pub spiffe_trust_domain: String,
     /// Whether addresses count as verified without the issuer saying so.
     pub skip_email_verification: bool,
 }
@@ -173,6 +175,7 @@ impl Issuer {
             challenge_claim: self.rule.challenge_claim(),
             issuer_type: self.rule.type_name(),
             subject_domain: self.rule.subject_domain(),
+            spiffe_trust_domain: self.rule.spiffe_trust_domain().to_owned(),
             skip_email_verification: self.rule.skips_email_verification(),
         })
     }

@@ -52,6 +52,8 @@ pub enum San {
     Email(String),
     /// `uniformResourceIdentifier`: a URI, ASCII.
     Uri(String),
+    /// `otherName` of Sigstore's own type 1.3.6.1.4.1.57264.1.7: `user!domain`, UTF-8.
+    OtherName(String),
 }
 
 /// One fact about a build, with an extension of its own in the certificate.
@@ -103,5 +105,10 @@ impl BuildFacts {
             .iter()
             .find(|(known, _)| *known == fact)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Every fact with its value, in the order in which they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (BuildFact, &str)> {
+        self.0.iter().map(|(fact, value)| (*fact, value.as_str()))
     }
 }
