@@ -17,6 +17,9 @@ use crate::random::{Random, RandomError};
 use crate::tlog::tree::{Hash, leaf_hash, sha256};
 use crate::x509::der;
 
+/// The type of the `otherName` that holds `user!domain`.
+const USER_NAME_OID: &str = "1.3.6.1.4.1.57264.1.7";
+
 /// A key that lives as long as one signature takes.
 #[derive(Debug)]
 pub struct EphemeralKey(SigningKey);
@@ -181,6 +184,9 @@ pub fn check_certificate(
         .or_failed("the certificate has no name")?;
     let name = match names.value.general_names.as_slice() {
         [GeneralName::RFC822Name(name) | GeneralName::URI(name)] => *name,
+        [GeneralName::OtherName(kind, value)] if kind.to_id_string() == USER_NAME_OID => {
+            user_name(value).or_failed("the certificate's user name does not parse")?
+        }
         _ => return failed("the certificate does not have exactly one name"),
     };
     if name != expected.name || !names.critical {
@@ -216,6 +222,17 @@ pub fn check_certificate(
         leaf_index: sct.leaf_index(),
         leaf_hash: leaf_hash(&entry),
     })
+}
+
+/// The text in the value of an `otherName`: `[0] EXPLICIT UTF8String`.
+fn user_name(value: &[u8]) -> Option<&str> {
+    let (tagged, []) = der::expect(value, 0xa0).ok()? else {
+        return None;
+    };
+    let (text, []) = der::expect(tagged.content, der::tag::UTF8_STRING).ok()? else {
+        return None;
+    };
+    str::from_utf8(text.content).ok()
 }
 
 fn verifies(key_der: &[u8], message: &[u8], signature: &[u8]) -> bool {

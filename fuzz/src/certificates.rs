@@ -36,8 +36,8 @@ const POISON_OID: &[u8] = &[
 
 /// An identity: its precertificate and certificate say it, and nothing else, to three parsers.
 ///
-/// A line each: the second of issuance, the issuer, the subject, the name in the certificate (`email:` or `uri:` and the
-/// name), and the values of build facts in the order of [`FACTS`].
+/// A line each: the second of issuance, the issuer, the subject, the name in the certificate (`email:`, `uri:` or `other:` and
+/// the name), and the values of build facts in the order of [`FACTS`].
 pub fn certificate(input: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(input) else {
         return false;
@@ -51,9 +51,11 @@ pub fn certificate(input: &[u8]) -> bool {
         Ok(profile) => profile,
         Err(error) => {
             check_message(&error);
-            let (San::Email(name) | San::Uri(name)) = &identity.san;
-            let is_printable =
-                name.is_ascii() && !text.contains(|one| one != '\n' && char::is_control(one));
+            let is_fit = match &identity.san {
+                San::Email(name) | San::Uri(name) => name.is_ascii(),
+                San::OtherName(_) => true,
+            };
+            let is_printable = is_fit && !text.contains(|one| one != '\n' && char::is_control(one));
             assert!(
                 identity.issuer.is_empty() || !is_printable || text.len() > 6 << 10,
                 "{error}"
@@ -78,7 +80,7 @@ pub fn certificate(input: &[u8]) -> bool {
         submission.tbs
     );
     assert_eq!(logged(&certificate, SCT_LIST_OID), submission.tbs);
-    let (San::Email(name) | San::Uri(name)) = &identity.san;
+    let (San::Email(name) | San::Uri(name) | San::OtherName(name)) = &identity.san;
     let expected = Expected {
         public_key_der: world.client.public_key().spki_der(),
         name,
@@ -95,6 +97,10 @@ pub fn certificate(input: &[u8]) -> bool {
     match (&identity.san, &names.value.general_names[..]) {
         (San::Email(name), [GeneralName::RFC822Name(found)])
         | (San::Uri(name), [GeneralName::URI(found)]) => assert_eq!(name, found),
+        (San::OtherName(name), [GeneralName::OtherName(kind, value)]) => {
+            assert_eq!(kind.to_id_string(), "1.3.6.1.4.1.57264.1.7");
+            assert!(value.ends_with(name.as_bytes()));
+        }
         (san, found) => panic!("{san:?}, and {found:?}"),
     }
     let elsewhere = Certificate::from_der(&certificate).unwrap();
@@ -150,6 +156,7 @@ fn read_identity(text: &str) -> Option<(OffsetDateTime, Identity)> {
     let san = match kind {
         "email" => San::Email(name.to_owned()),
         "uri" => San::Uri(name.to_owned()),
+        "other" => San::OtherName(name.to_owned()),
         _ => return None,
     };
     let mut build = BuildFacts::default();

@@ -27,7 +27,7 @@ pub fn identity_yaml(input: &[u8]) -> bool {
         .unwrap_or_else(|findings| panic!("{findings:?}: {written}"));
     assert_eq!(again.configuration(), configuration);
     for issuer in issuers.all() {
-        assert!(!issuer.audience.is_empty() && !issuer.id.is_empty());
+        assert!(!issuer.audiences.is_empty() && !issuer.id.is_empty());
         let url = &issuer.endpoint.issuer;
         let found = issuers.lookup(url);
         if !issuer.endpoint.is_wildcard() {

@@ -116,13 +116,26 @@ fn check_identity(identity: &Identity) {
         }
         San::Uri(uri) => {
             let url = Url::parse(uri).unwrap();
-            let host = match identity.issuer_type {
-                "uri" => "issuer.example",
-                _ => "github.com",
+            let expected = match identity.issuer_type {
+                "uri" => ("https", Some("issuer.example")),
+                "spiffe" => ("spiffe", Some("issuer.example")),
+                "kubernetes" => ("https", Some("kubernetes.io")),
+                "chainguard-identity" => ("https", Some("chainguard.example")),
+                "buildkite-job" => ("https", Some("buildkite.com")),
+                "github-workflow" => ("https", Some("github.com")),
+                // Hosts that the token names: a GitLab, a Codefresh.
+                _ => ("https", url.host_str().filter(|host| !host.is_empty())),
             };
-            assert_eq!((url.scheme(), url.host_str()), ("https", Some(host)));
+            assert_eq!((url.scheme(), url.host_str()), expected);
             assert_eq!((url.username(), url.password()), ("", None));
             assert!(uri.bytes().all(|octet| octet.is_ascii_graphic()), "{uri}");
+        }
+        San::OtherName(name) => {
+            let (user, domain) = name.split_once('!').unwrap();
+            assert_eq!(
+                (user, domain),
+                (identity.subject.as_str(), "issuer.example")
+            );
         }
     }
     extensions::encode(identity).unwrap();
@@ -377,6 +390,13 @@ oidc-issuers:
   http://issuer.internal: { issuer-url: http://issuer.internal, client-id: sigstore, type: email, issuer-claim: $.federated_claims.connector_id, skip-email-verification: true }
   https://uri.issuer.example: { issuer-url: https://uri.issuer.example, client-id: sigstore, type: uri, subject-domain: https://issuer.example }
   https://build.example: { issuer-url: https://build.example, client-id: sigstore, type: github-workflow }
+  https://user.issuer.example: { issuer-url: https://user.issuer.example, client-id: sigstore, type: username, subject-domain: issuer.example }
+  https://spiffe.example: { issuer-url: https://spiffe.example, client-id: sigstore, type: spiffe, spiffe-trust-domain: issuer.example }
+  https://cluster.example: { issuer-url: https://cluster.example, client-id: sigstore, type: kubernetes }
+  https://chainguard.example: { issuer-url: https://chainguard.example, client-id: sigstore, type: chainguard-identity }
+  https://gitlab.example: { issuer-url: https://gitlab.example, client-id: sigstore, type: gitlab-pipeline }
+  https://buildkite.example: { issuer-url: https://buildkite.example, client-id: sigstore, type: buildkite-job }
+  https://codefresh.example: { issuer-url: https://codefresh.example, client-id: sigstore, type: codefresh-workflow }
 meta-issuers:
   https://*.issuers.example/*: { client-id: sigstore, type: email }
 "#;

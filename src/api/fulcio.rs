@@ -272,7 +272,7 @@ fn published(issuer: &IssuerConfiguration) -> serde_json::Value {
         url_member: issuer.url,
         "audience": issuer.audience,
         "challengeClaim": issuer.challenge_claim,
-        "spiffeTrustDomain": "",
+        "spiffeTrustDomain": issuer.spiffe_trust_domain,
         "issuerType": issuer.issuer_type,
         "subjectDomain": issuer.subject_domain,
         "skipEmailVerification": issuer.skip_email_verification,

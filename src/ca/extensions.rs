@@ -7,6 +7,10 @@ use crate::identity::{BuildFact, Identity, San};
 use crate::reason::Reason;
 use crate::x509::der::{self, tag};
 
+/// Tag of `otherName` in a GeneralName, and of the value inside it.
+const OTHER_NAME: u8 = 0xa0;
+/// The number of the extension that is none: below the same arc, it is the type of Sigstore's `otherName`.
+const USER_NAME: u8 = 7;
 /// Tag of `rfc822Name` in a GeneralName (RFC 5280, section 4.2.1.6).
 const RFC822_NAME: u8 = 0x81;
 /// Tag of `uniformResourceIdentifier` in a GeneralName.
@@ -60,21 +64,15 @@ impl Extension {
     /// The extension's object identifier, DER.
     #[must_use]
     pub const fn oid_der(&self) -> [u8; 12] {
-        [
-            0x06,
-            0x0a,
-            0x2b,
-            0x06,
-            0x01,
-            0x04,
-            0x01,
-            0x83,
-            0xbf,
-            0x30,
-            0x01,
-            self.number,
-        ]
+        oid_der(self.number)
     }
+}
+
+/// The object identifier 1.3.6.1.4.1.57264.1.`number`, DER.
+const fn oid_der(number: u8) -> [u8; 12] {
+    [
+        0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xbf, 0x30, 0x01, number,
+    ]
 }
 
 /// Where an extension's text comes from.
@@ -169,19 +167,29 @@ pub fn encode(identity: &Identity) -> Result<Vec<Extension>, EncodingError> {
 /// 4.2.1.6).
 ///
 /// # Errors
-/// When the name is not printable ASCII.
+/// When the name has control characters, or an address or URI is not ASCII.
 pub fn subject_alternative_name(san: &San) -> Result<Vec<u8>, EncodingError> {
-    let (tag, name) = match san {
-        San::Email(address) => (RFC822_NAME, address),
-        San::Uri(uri) => (URI, uri),
+    let name = match san {
+        San::Email(address) => der::encode(RFC822_NAME, &[ia5(address)?]),
+        San::Uri(uri) => der::encode(URI, &[ia5(uri)?]),
+        San::OtherName(name) => {
+            if name.chars().any(char::is_control) {
+                return Err(EncodingError::ControlCharacters(USER_NAME));
+            }
+            let text = der::encode(tag::UTF8_STRING, &[name.as_bytes()]);
+            let value = der::encode(OTHER_NAME, &[&text]);
+            der::encode(OTHER_NAME, &[&oid_der(USER_NAME), &value])
+        }
     };
-    if !name.is_ascii() || name.contains(|character: char| character.is_ascii_control()) {
-        return Err(EncodingError::NotAscii(Excerpt::new(name)));
+    Ok(der::encode(tag::SEQUENCE, &[&name]))
+}
+
+/// The octets of a text that is an IA5String without control characters.
+fn ia5(text: &str) -> Result<&[u8], EncodingError> {
+    if !text.is_ascii() || text.contains(|character: char| character.is_ascii_control()) {
+        return Err(EncodingError::NotAscii(Excerpt::new(text)));
     }
-    Ok(der::encode(
-        tag::SEQUENCE,
-        &[&der::encode(tag, &[name.as_bytes()])],
-    ))
+    Ok(text.as_bytes())
 }
 
 /// Checks that a certificate can carry the value of its name and its Sigstore extensions.
@@ -372,6 +380,14 @@ mod tests {
             (
                 San::Uri("https://x/y".to_owned()),
                 b"\x30\x0d\x86\x0bhttps://x/y",
+            ),
+            (
+                San::OtherName("alice!127.0.0.1".to_owned()),
+                b"\x30\x21\xa0\x1f\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x07\xa0\x11\x0c\x0falice!127.0.0.1",
+            ),
+            (
+                San::OtherName("ü!x".to_owned()),
+                b"\x30\x16\xa0\x14\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01\x07\xa0\x06\x0c\x04\xc3\xbc!x",
             ),
         ] {
             assert_eq!(subject_alternative_name(&san).unwrap(), expected);

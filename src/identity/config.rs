@@ -12,10 +12,14 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 use url::{Host, Url};
 
-use super::claims::{ClaimPath, EmailRule, IdentityRule, SUPPORTED_TYPES, UriRule};
+use super::claims::{
+    ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
+    UsernameRule,
+};
 use super::excerpt::Excerpt;
-use super::issuers::{Issuer, Issuers, Pattern};
+use super::issuers::{Issuer, Issuers, Pattern, TokenLimits};
 use super::jwks::KeyEndpoint;
+use super::rules::ClaimRules;
 use crate::fetch::ExtraRoots;
 
 /// The longest identity file, in octets.
@@ -561,8 +565,12 @@ impl Checker<'_, '_> {
         Some(Issuer {
             endpoint: Arc::new(endpoint(Arc::clone(&id), roots)),
             id,
-            audience: audience?,
+            audiences: vec![audience?],
             rule: rule?,
+            access: ClaimRules::default(),
+            tokens: TokenLimits::default(),
+            disabled: false,
+            expires: None,
         })
     }
 
@@ -609,13 +617,21 @@ impl Checker<'_, '_> {
         };
         let rule = match issuer_type.value.as_str() {
             "email" => self.email_rule(raw),
-            "uri" => self.uri_rule(entry),
-            name => IdentityRule::build(name),
-        };
-        if rule.is_none() && !matches!(issuer_type.value.as_str(), "email" | "uri") {
-            self.unusable_type(issuer_type);
-        }
-        let rule = rule?;
+            "uri" => self.domain_rule(entry, "uri", |domain, issuer| {
+                UriRule::new(domain, issuer).map(IdentityRule::Uri)
+            }),
+            "username" => self.domain_rule(entry, "username", |domain, issuer| {
+                UsernameRule::new(domain, issuer).map(IdentityRule::Username)
+            }),
+            "spiffe" => self.spiffe_rule(entry),
+            name => {
+                let rule = IdentityRule::plain(name);
+                if rule.is_none() {
+                    self.unusable_type(issuer_type);
+                }
+                rule
+            }
+        }?;
         let is_email = issuer_type.value == "email";
         self.only_for(
             raw.issuer_claim.as_ref().filter(|_| !is_email),
@@ -703,26 +719,47 @@ impl Checker<'_, '_> {
         }))
     }
 
-    fn uri_rule(&mut self, entry: &Entry<'_>) -> Option<IdentityRule> {
+    /// The rule of a type that needs `subject-domain`.
+    fn domain_rule(
+        &mut self,
+        entry: &Entry<'_>,
+        type_name: &str,
+        rule: impl Fn(&str, &str) -> Result<IdentityRule, InvalidDomain>,
+    ) -> Option<IdentityRule> {
         let Some(domain) = &entry.raw.subject_domain else {
-            let help = "expected the scheme and host that subjects begin with, such as https://example.com".to_owned();
+            let scheme = if type_name == "uri" { "https://" } else { "" };
             self.report.error(
                 entry.place,
-                "a uri issuer must have subject-domain",
-                Some(help),
+                format!("a {type_name} issuer must have subject-domain"),
+                Some(format!("such as {scheme}example.com")),
             );
             return None;
         };
-        check_subject_domain(&domain.value, entry.url)
-            .map(IdentityRule::Uri)
-            .map_err(|why| {
-                self.report.error(
-                    place(domain),
-                    format!("subject-domain cannot be used: {why}"),
-                    None,
-                )
-            })
-            .ok()
+        let refused = |why| {
+            let message = format!("subject-domain cannot be used: {why}");
+            self.report.error(place(domain), message, None);
+        };
+        rule(&domain.value, entry.url).map_err(refused).ok()
+    }
+
+    fn spiffe_rule(&mut self, entry: &Entry<'_>) -> Option<IdentityRule> {
+        if entry.url.contains('*') {
+            let message = "a pattern cannot have type spiffe";
+            self.report.error(entry.place, message, None);
+            return None;
+        }
+        let Some(domain) = &entry.raw.spiffe_trust_domain else {
+            let message = "a spiffe issuer must have spiffe-trust-domain";
+            let help = "such as example.com".to_owned();
+            self.report.error(entry.place, message, Some(help));
+            return None;
+        };
+        let refused = |why| {
+            let message = format!("spiffe-trust-domain cannot be used: {why}");
+            self.report.error(place(domain), message, None);
+        };
+        let rule = SpiffeRule::new(&domain.value).map_err(refused).ok()?;
+        Some(IdentityRule::Spiffe(rule))
     }
 }
 
@@ -758,48 +795,6 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
-}
-
-/// Checks the domain of a `uri` issuer's subjects against the issuer's own, as Fulcio does: the same scheme, and the same
-/// host or the same last two labels.
-fn check_subject_domain(domain: &str, issuer: &str) -> Result<UriRule, String> {
-    let (scheme, authority) = domain.split_once("://").ok_or("it has no scheme")?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let url = Url::parse(domain).map_err(|_| "it is not a URL")?;
-    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:[]".contains(&octet);
-    if authority.is_empty() || !authority.bytes().all(is_plain) {
-        return Err("expected a scheme and a host, and nothing after them".to_owned());
-    }
-    let (issuer_scheme, issuer_rest) =
-        issuer.split_once("://").ok_or("the issuer has no scheme")?;
-    if scheme != issuer_scheme {
-        return Err(format!(
-            "its scheme is {scheme}, that of the issuer is {issuer_scheme}"
-        ));
-    }
-    let issuer_host = issuer_rest.split(['/', ':']).next().unwrap_or_default();
-    let host = url.host_str().unwrap_or_default();
-    if !are_related(host, issuer_host) {
-        return Err(format!(
-            "its host {host} is neither that of the issuer, {issuer_host}, nor in the same domain"
-        ));
-    }
-    Ok(UriRule {
-        scheme: scheme.to_owned(),
-        authority: authority.to_owned(),
-    })
-}
-
-fn are_related(host: &str, issuer_host: &str) -> bool {
-    let domain = |host: &str| -> Option<(String, String)> {
-        let mut labels = host.rsplit('.').map(str::to_owned);
-        // An address has no domain; its last label is a number.
-        let top = labels
-            .next()
-            .filter(|top| !top.bytes().all(|octet| octet.is_ascii_digit()))?;
-        Some((top, labels.next()?))
-    };
-    host == issuer_host || domain(host).is_some_and(|ours| domain(issuer_host) == Some(ours))
 }
 
 /// The known name that a text is most likely a misspelling of, letter case aside.
@@ -902,6 +897,7 @@ ci-issuer-metadata:
                     challenge_claim,
                     issuer_type,
                     subject_domain: subject_domain.to_owned(),
+                    spiffe_trust_domain: String::new(),
                     skip_email_verification: false,
                 }
             };
@@ -964,7 +960,7 @@ oidc-issuers:
   https://c.example/?x:
     issuer-url: https://c.example/?x
     client-id: ' '
-    type: spiffe
+    type: ci-provider
   https://d.example:
     type: github-workflow
     issuer-claim: $.x
@@ -981,10 +977,10 @@ meta-issuers:
                 "id.yaml:5:3: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
                 "id.yaml:6:17: issuer-url differs from the key \"https://a.example\" (the key and issuer-url must be equal, octet for octet)",
                 "id.yaml:7:5: unknown key \"clientid\" (did you mean `client-id`?)",
-                "id.yaml:8:11: unknown type \"emial\" (did you mean `email`? this version supports email, github-workflow, uri)",
+                "id.yaml:8:11: unknown type \"emial\" (did you mean `email`? this version supports buildkite-job, chainguard-identity, codefresh-workflow, email, github-workflow, gitlab-pipeline, kubernetes, spiffe, uri, username)",
                 "id.yaml:10:17: issuer-url cannot be used: it has a user name, a query or a fragment",
                 "id.yaml:11:16: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
-                "id.yaml:12:11: type `spiffe` is not supported yet (this version supports email, github-workflow, uri)",
+                "id.yaml:12:11: type `ci-provider` is not supported yet (this version supports buildkite-job, chainguard-identity, codefresh-workflow, email, github-workflow, gitlab-pipeline, kubernetes, spiffe, uri, username)",
                 "id.yaml:13:3: the entry has no issuer-url (add issuer-url: https://d.example)",
                 "id.yaml:17:3: the pattern cannot be used: the last two labels of the host, and the port, must be written out",
                 "id.yaml:20:14: ca-cert cannot be used: it is not one or more PEM blocks of type CERTIFICATE",
@@ -1128,55 +1124,39 @@ meta-issuers:
     }
 
     #[test]
-    fn domains_of_subjects_belong_to_the_issuer() {
-        let found = |url: &str, domain: &str| {
-            let settings = format!("    type: uri\n    subject-domain: {domain}\n");
-            findings(&format!("oidc-issuers:\n{}", entry_at(url, &settings)))
-        };
-        for domain in [
-            "https://x.a.example",
-            "https://a.example/",
-            "https://y.a.example",
-            "https://a.example:8443",
+    fn types_need_the_domain_of_their_subjects() {
+        for (settings, finding) in [
+            (
+                "    type: uri\n",
+                "2:3: a uri issuer must have subject-domain (such as https://example.com)",
+            ),
+            (
+                "    type: username\n",
+                "2:3: a username issuer must have subject-domain (such as example.com)",
+            ),
+            (
+                "    type: spiffe\n",
+                "2:3: a spiffe issuer must have spiffe-trust-domain (such as example.com)",
+            ),
+            (
+                "    type: uri\n    subject-domain: a.example\n",
+                "6:21: subject-domain cannot be used: it has no scheme; expected scheme and host, such as https://example.com",
+            ),
+            (
+                "    type: username\n    subject-domain: b.example\n",
+                "6:21: subject-domain cannot be used: its host b.example is neither that of the issuer, a.example, nor in the same domain",
+            ),
+            (
+                "    type: spiffe\n    spiffe-trust-domain: A\n",
+                "6:26: spiffe-trust-domain cannot be used: expected the name of a trust domain: 1 to 255 of a-z, 0-9, . - _",
+            ),
         ] {
-            assert_eq!(found("https://x.a.example/p", domain), [""; 0], "{domain}");
+            assert_eq!(findings(&file(settings)), [format!("id.yaml:{finding}")]);
         }
-        for (domain, why) in [
-            ("a.example", "it has no scheme"),
-            (
-                "http://a.example",
-                "its scheme is http, that of the issuer is https",
-            ),
-            (
-                "https://b.example",
-                "its host b.example is neither that of the issuer, a.example, nor in the same domain",
-            ),
-            (
-                "https://example",
-                "its host example is neither that of the issuer",
-            ),
-            (
-                "https://a.example/x",
-                "expected a scheme and a host, and nothing after them",
-            ),
-            (
-                "https://u@a.example",
-                "expected a scheme and a host, and nothing after them",
-            ),
-            ("https://", "it is not a URL"),
-        ] {
-            let found = found("https://a.example", domain);
-            assert!(
-                found.len() == 1 && found[0].contains(why),
-                "{domain}: {found:?}"
-            );
-        }
-        assert!(are_related("10.0.0.1", "10.0.0.1") && !are_related("10.1.0.1", "10.0.0.1"));
+        let wildcard = "meta-issuers:\n  https://*.a.example/:\n    client-id: x\n    type: spiffe\n    spiffe-trust-domain: a\n";
         assert_eq!(
-            findings(&file("    type: uri\n")),
-            [
-                "id.yaml:2:3: a uri issuer must have subject-domain (expected the scheme and host that subjects begin with, such as https://example.com)"
-            ]
+            findings(wildcard),
+            ["id.yaml:2:3: a pattern cannot have type spiffe"]
         );
     }
 
@@ -1256,16 +1236,16 @@ meta-issuers:
                 .lookup("https://a.b.example.org")
                 .unwrap()
                 .issuer
-                .audience,
-            "sigstore"
+                .audiences,
+            ["sigstore"]
         );
         assert_eq!(
             issuers
                 .lookup("https://a.c.example.org")
                 .unwrap()
                 .issuer
-                .audience,
-            "x"
+                .audiences,
+            ["x"]
         );
     }
 }

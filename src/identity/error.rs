@@ -80,12 +80,12 @@ pub enum TokenError {
         /// How far ahead, in whole seconds.
         seconds: i64,
     },
-    /// `aud` does not hold the configured audience.
+    /// `aud` holds no configured audience.
     #[error("the ID token is for audience {found}, expected \"{expected}\"")]
     AudienceMismatch {
         /// The claim.
         found: Excerpt,
-        /// The configured one.
+        /// The configured ones.
         expected: String,
     },
     /// A claim that the issuer's type needs is not there, or empty.
@@ -113,15 +113,26 @@ pub enum TokenError {
         /// What is wrong.
         why: &'static str,
     },
-    /// The subject of a `uri` issuer is an e-mail address.
-    #[error("the claim `sub` is an e-mail address, expected a URI")]
-    AmbiguousIdentity,
+    /// The subject could be taken for another identity than the issuer's type makes of it.
+    #[error("the claim `sub` {why}")]
+    AmbiguousSubject {
+        /// What it is, and what was expected.
+        why: &'static str,
+    },
     /// The subject of a `uri` issuer lies elsewhere.
     #[error("the claim `sub` is {subject}, expected a URI at {expected}")]
     SubjectDomainMismatch {
         /// The claim.
         subject: Excerpt,
         /// What it has to begin with.
+        expected: String,
+    },
+    /// The subject of a `spiffe` issuer lies in another trust domain.
+    #[error("the claim `sub` is of the trust domain {found}, expected {expected}")]
+    SpiffeDomainMismatch {
+        /// That of the claim.
+        found: Excerpt,
+        /// The configured one.
         expected: String,
     },
 }
@@ -145,8 +156,9 @@ impl TokenError {
             Self::MissingClaim { .. } => Reason::MissingClaim,
             Self::EmailNotVerified => Reason::EmailNotVerified,
             Self::InvalidEmail { .. } => Reason::InvalidEmail,
-            Self::AmbiguousIdentity => Reason::AmbiguousIdentity,
+            Self::AmbiguousSubject { .. } => Reason::AmbiguousIdentity,
             Self::SubjectDomainMismatch { .. } => Reason::SubjectDomainMismatch,
+            Self::SpiffeDomainMismatch { .. } => Reason::SpiffeDomainMismatch,
         }
     }
 

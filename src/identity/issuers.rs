@@ -4,9 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use time::{Duration, OffsetDateTime};
+
 use super::claims::IdentityRule;
 use super::config::{self, Finding};
 use super::jwks::KeyEndpoint;
+use super::jws::Algorithm;
+use super::rules::ClaimRules;
 
 /// The issuers that tokens are accepted from: one checked version of the identity file.
 #[derive(Debug)]
@@ -22,12 +26,32 @@ pub struct Issuers {
 pub struct Issuer {
     /// A short name for metrics and logs: from the file, or made of host and path.
     pub id: Arc<str>,
-    /// The audience that its tokens must name.
-    pub audience: String,
+    /// The audiences of which its tokens must name one; never empty.
+    pub audiences: Vec<String>,
     /// What its tokens prove.
     pub rule: IdentityRule,
+    /// Which of its tokens may have a certificate.
+    pub access: ClaimRules,
+    /// What is asked of its tokens beyond what holds for every issuer.
+    pub tokens: TokenLimits,
+    /// Whether its tokens are refused although the entry stands in the file.
+    pub disabled: bool,
+    /// When its tokens begin to be refused.
+    pub expires: Option<OffsetDateTime>,
     /// Where its keys are, and under which rules they are fetched. For a wildcard entry the URL is its pattern.
     pub endpoint: Arc<KeyEndpoint>,
+}
+
+/// What an entry asks of tokens beyond what holds for every issuer. The default asks nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TokenLimits {
+    /// The longest time since `iat`, which tokens must then have.
+    pub max_age: Option<Duration>,
+    /// How far the issuer's clock may be ahead of ours, for `nbf` and `iat`. Without it `nbf` may be five minutes ahead,
+    /// and `iat` anything.
+    pub clock_skew: Option<Duration>,
+    /// The accepted signature algorithms; without it all that the issuer says it uses.
+    pub algorithms: Option<Vec<Algorithm>>,
 }
 
 /// What `GET /api/v2/configuration` tells about an issuer.
@@ -43,8 +67,10 @@ pub struct IssuerConfiguration {
     pub challenge_claim: &'static str,
     /// The configured type, such as `email`.
     pub issuer_type: &'static str,
-    /// The domain that subjects of type `uri` lie in; otherwise empty.
+    /// The domain that subjects of types `uri` and `username` lie in; otherwise empty.
     pub subject_domain: String,
+    /// The trust domain that subjects of type `spiffe` lie in; otherwise empty.
+    pub spiffe_trust_domain: String,
     /// Whether addresses count as verified without the issuer saying so.
     pub skip_email_verification: bool,
 }
@@ -122,7 +148,7 @@ impl Issuers {
     pub fn configuration(&self) -> Vec<IssuerConfiguration> {
         self.all()
             .into_iter()
-            .map(|issuer| issuer.configuration())
+            .flat_map(|issuer| issuer.configuration())
             .collect()
     }
 }
@@ -140,16 +166,18 @@ impl Issuer {
         self.endpoint.is_wildcard()
     }
 
-    fn configuration(&self) -> IssuerConfiguration {
-        IssuerConfiguration {
+    /// One for each audience, because clients expect one.
+    fn configuration(&self) -> impl Iterator<Item = IssuerConfiguration> {
+        self.audiences.iter().map(|audience| IssuerConfiguration {
             url: self.endpoint.issuer.clone(),
             is_wildcard: self.endpoint.is_wildcard(),
-            audience: self.audience.clone(),
+            audience: audience.clone(),
             challenge_claim: self.rule.challenge_claim(),
             issuer_type: self.rule.type_name(),
             subject_domain: self.rule.subject_domain(),
+            spiffe_trust_domain: self.rule.spiffe_trust_domain().to_owned(),
             skip_email_verification: self.rule.skips_email_verification(),
-        }
+        })
     }
 }
 

@@ -12,6 +12,7 @@ pub mod issuers;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod rules;
 pub mod verifier;
 
 #[cfg(test)]
@@ -19,7 +20,7 @@ pub(crate) mod testing;
 
 pub use config::{Finding, Severity};
 pub use error::{RefusedToken, TokenError};
-pub use issuers::{Issuer, IssuerConfiguration, Issuers};
+pub use issuers::{Issuer, IssuerConfiguration, Issuers, TokenLimits};
 pub use jwks::{KeySource, KeyStatus};
 pub use verifier::TokenVerifier;
 
@@ -51,6 +52,8 @@ pub enum San {
     Email(String),
     /// `uniformResourceIdentifier`: a URI, ASCII.
     Uri(String),
+    /// `otherName` of Sigstore's own type 1.3.6.1.4.1.57264.1.7: `user!domain`, UTF-8.
+    OtherName(String),
 }
 
 /// One fact about a build, with an extension of its own in the certificate.
@@ -102,5 +105,10 @@ impl BuildFacts {
             .iter()
             .find(|(known, _)| *known == fact)
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Every fact with its value, in the order in which they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (BuildFact, &str)> {
+        self.0.iter().map(|(fact, value)| (*fact, value.as_str()))
     }
 }

@@ -65,7 +65,7 @@ impl TokenVerifier {
     ) -> Result<Identity, TokenError> {
         self.keys.verify(endpoint, token, now).await?;
         check_times(&token.claims, now)?;
-        check_audience(&token.claims, &issuer.audience)?;
+        check_audience(&token.claims, &issuer.audiences)?;
         claims::identify(issuer, &endpoint.issuer, &token.claims)
     }
 
@@ -145,24 +145,29 @@ fn rfc3339(instant: OffsetDateTime) -> String {
         .unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }
 
-/// Checks that `aud`, a string or a list of strings, holds the configured audience (RFC 7519, section 4.1.3).
-fn check_audience(claims: &Object, expected: &str) -> Result<(), TokenError> {
-    let mismatch = |found: &str| TokenError::AudienceMismatch {
-        found: Excerpt::new(found),
-        expected: expected.to_owned(),
-    };
+/// Checks that `aud`, a string or a list of strings, holds a configured audience (RFC 7519, section 4.1.3).
+fn check_audience(claims: &Object, expected: &[String]) -> Result<(), TokenError> {
+    let found = audiences(claims)?;
+    if found
+        .iter()
+        .any(|audience| expected.iter().any(|known| known == audience))
+    {
+        return Ok(());
+    }
+    Err(TokenError::AudienceMismatch {
+        found: Excerpt::new(&found.join(", ")),
+        expected: expected.join("\" or \""),
+    })
+}
+
+/// The audiences that a token names.
+fn audiences(claims: &Object) -> Result<Vec<&str>, TokenError> {
     let wrong_type = || invalid("aud", "it is neither a string nor a list of strings");
     match claims.get("aud") {
-        Some(Value::String(audience)) if audience == expected => Ok(()),
-        Some(Value::String(audience)) => Err(mismatch(audience)),
+        Some(Value::String(audience)) => Ok(vec![audience]),
         Some(Value::Array(audiences)) => {
             let audiences: Option<Vec<&str>> = audiences.iter().map(Value::as_str).collect();
-            let audiences = audiences.ok_or_else(wrong_type)?;
-            if audiences.contains(&expected) {
-                Ok(())
-            } else {
-                Err(mismatch(&audiences.join(", ")))
-            }
+            audiences.ok_or_else(wrong_type)
         }
         Some(_) => Err(wrong_type()),
         None => Err(invalid("aud", "it is missing")),

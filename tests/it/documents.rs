@@ -146,7 +146,7 @@ fn the_examples_of_the_configuration_are_read() {
             "mayfly.example.yaml" => drop(Settings::parse(name, &text, HashMap::new()).unwrap()),
             "identity.example.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
-                assert_eq!(issuers.configuration().len(), 4);
+                assert_eq!(issuers.configuration().len(), 7);
                 assert!(warnings.is_empty(), "{warnings:?}");
             }
             other => panic!("nobody reads config/{other}"),
