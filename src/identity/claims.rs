@@ -4,9 +4,11 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::ci_provider::CiProvider;
 use super::error::TokenError;
 use super::excerpt::{Excerpt, is_invisible};
 use super::json::Object;
@@ -16,7 +18,7 @@ use super::{BuildFact, BuildFacts, Identity, Issuer, San};
 const MAX_VALUE_OCTETS: usize = 2048;
 
 /// The types that an issuer may have.
-pub const SUPPORTED_TYPES: [&str; 3] = ["email", "github-workflow", "uri"];
+pub const SUPPORTED_TYPES: [&str; 4] = ["ci-provider", "email", "github-workflow", "uri"];
 
 /// How the claims of an issuer's tokens become an identity: the issuer's type with what it needs to know.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub enum IdentityRule {
     Uri(UriRule),
     /// A build, described by claims that are copied.
     Build(&'static BuildType),
+    /// A build, described by templates of the identity file.
+    CiProvider(Arc<CiProvider>),
 }
 
 /// What to make of the tokens of an e-mail issuer.
@@ -162,6 +166,7 @@ impl IdentityRule {
             Self::Email(_) => "email",
             Self::Uri(_) => "uri",
             Self::Build(build) => build.name,
+            Self::CiProvider(_) => "ci-provider",
         }
     }
 
@@ -170,7 +175,7 @@ impl IdentityRule {
     pub const fn challenge_claim(&self) -> &'static str {
         match self {
             Self::Email(_) => "email",
-            Self::Uri(_) | Self::Build(_) => "sub",
+            Self::Uri(_) | Self::Build(_) | Self::CiProvider(_) => "sub",
         }
     }
 
@@ -179,7 +184,7 @@ impl IdentityRule {
     pub fn subject_domain(&self) -> String {
         match self {
             Self::Uri(rule) => format!("{}://{}", rule.scheme, rule.authority),
-            Self::Email(_) | Self::Build(_) => String::new(),
+            Self::Email(_) | Self::Build(_) | Self::CiProvider(_) => String::new(),
         }
     }
 
@@ -226,6 +231,10 @@ pub(super) fn identify(
         IdentityRule::Build(build) => {
             let san = San::Uri(build.url(build.san, claims)?);
             (iss, subject, san, build.facts(claims)?)
+        }
+        IdentityRule::CiProvider(provider) => {
+            let (san, build) = provider.describe(claims)?;
+            (iss, subject, san, build)
         }
     };
     Ok(Identity {

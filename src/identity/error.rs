@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ci_provider::ProviderError;
 use super::excerpt::Excerpt;
 use crate::reason::Reason;
 
@@ -124,6 +125,9 @@ pub enum TokenError {
         /// What it has to begin with.
         expected: String,
     },
+    /// The templates of a `ci-provider` issuer make no certificate of the claims.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
 }
 
 impl TokenError {
@@ -147,6 +151,7 @@ impl TokenError {
             Self::InvalidEmail { .. } => Reason::InvalidEmail,
             Self::AmbiguousIdentity => Reason::AmbiguousIdentity,
             Self::SubjectDomainMismatch { .. } => Reason::SubjectDomainMismatch,
+            Self::Provider(_) => Reason::TemplateError,
         }
     }
 

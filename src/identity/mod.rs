@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+pub mod ci_provider;
 pub mod claims;
 pub mod config;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod issuers;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod template;
 pub mod verifier;
 
 #[cfg(test)]
