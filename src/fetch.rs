@@ -6,19 +6,21 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt::{self, Debug};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_ENCODING, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use url::{Host, Url};
+use url::{Host, Origin, Url};
 use x509_parser::parse_x509_certificate;
 
 /// How many redirects are followed.
@@ -157,6 +159,35 @@ impl Debug for ExtraRoots {
 #[error("not one or more PEM blocks of type CERTIFICATE")]
 pub struct InvalidRoots;
 
+/// The files by which the API server of a Kubernetes cluster is reached. They are read for every fetch, because the cluster
+/// replaces them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClusterFiles {
+    /// The certificates of the cluster's CA, in PEM, if they are in a file. It must be there.
+    pub ca: Option<PathBuf>,
+    /// The token of the service account that we run as. Without this file no token is sent.
+    pub token: PathBuf,
+}
+
+impl Default for ClusterFiles {
+    /// Where Fulcio's deployment mounts the one and every cluster the other.
+    fn default() -> Self {
+        Self {
+            ca: Some(PathBuf::from("/var/run/fulcio/ca.crt")),
+            token: PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        }
+    }
+}
+
+/// What a server is asked with, and which server alone.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Scheme, host and port of the only server that sees the token.
+    pub origin: Origin,
+    /// Where token and roots are.
+    pub files: Arc<ClusterFiles>,
+}
+
 /// What to fetch, and under which rules.
 #[derive(Clone, Debug)]
 pub struct FetchRequest {
@@ -166,8 +197,10 @@ pub struct FetchRequest {
     pub addresses: AddressPolicy,
     /// Whether `http` will do. Otherwise only `https` is asked.
     pub allow_http: bool,
-    /// Roots that are trusted for this fetch, beside the system's.
+    /// Roots that are trusted for this fetch, beside the system's. Those of a credential stand in their place.
     pub extra_roots: Option<Arc<ExtraRoots>>,
+    /// The server's credential. With one, no other server is asked.
+    pub credential: Option<Credential>,
 }
 
 /// Why a document could not be fetched. The texts name neither URL nor address.
@@ -205,6 +238,12 @@ pub enum FetchError {
     /// The URL is not one that may be asked.
     #[error("the URL is not one that may be fetched: https, without user name, of at most 8 KiB")]
     ForbiddenUrl,
+    /// The URL is on another server than the one that the credential is for.
+    #[error("the URL is on another host than the issuer, which our credential is for alone")]
+    ForeignHost,
+    /// A file that the server must be asked with cannot be used.
+    #[error("the CA certificate or the token of the cluster cannot be read")]
+    ClusterFiles,
 }
 
 impl FetchError {
@@ -219,9 +258,12 @@ impl FetchError {
             Self::Status(500..) => "http_5xx",
             Self::Status(_) => "http_4xx",
             Self::Redirect => "redirect",
-            Self::ForbiddenAddress | Self::TooLarge | Self::Compressed | Self::ForbiddenUrl => {
-                "invalid"
-            }
+            Self::ForbiddenAddress
+            | Self::TooLarge
+            | Self::Compressed
+            | Self::ForbiddenUrl
+            | Self::ForeignHost
+            | Self::ClusterFiles => "invalid",
         }
     }
 
@@ -229,14 +271,19 @@ impl FetchError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout | Self::Dns | Self::Connect | Self::Status(429 | 500..) => true,
+            Self::Timeout
+            | Self::Dns
+            | Self::Connect
+            | Self::ClusterFiles
+            | Self::Status(429 | 500..) => true,
             Self::Tls
             | Self::ForbiddenAddress
             | Self::Status(_)
             | Self::Redirect
             | Self::TooLarge
             | Self::Compressed
-            | Self::ForbiddenUrl => false,
+            | Self::ForbiddenUrl
+            | Self::ForeignHost => false,
         }
     }
 }
@@ -354,8 +401,12 @@ impl Fetcher for HttpFetcher {
 }
 
 impl Shared {
-    async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
+    async fn fetch(&self, mut request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         check_url(&request.url, &request)?;
+        let token = match request.credential.take() {
+            Some(credential) => credential.apply_to(&mut request)?,
+            None => None,
+        };
         // The host's turn first: whoever waits for a slow host takes no turn from the others.
         let host = self.host(request.url.authority());
         let _turns = (
@@ -369,11 +420,12 @@ impl Shared {
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             check_url(&url, &request)?;
-            let response = client
-                .get(url.clone())
-                .send()
-                .await
-                .map_err(|error| classify(&error))?;
+            let mut asked = client.get(url.clone());
+            if let Some(token) = &token {
+                // Redirects lead to the same server only.
+                asked = asked.header(AUTHORIZATION, token.clone());
+            }
+            let response = asked.send().await.map_err(|error| classify(&error))?;
             match response.status().as_u16() {
                 200 => return self.body(response).await,
                 301 | 302 | 303 | 307 | 308 => url = redirect_target(&url, &response)?,
@@ -395,9 +447,7 @@ impl Shared {
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, FetchError> {
-        let is_plain = |coding: &reqwest::header::HeaderValue| {
-            coding.as_bytes().eq_ignore_ascii_case(b"identity")
-        };
+        let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
         if !response
             .headers()
             .get_all(CONTENT_ENCODING)
@@ -454,6 +504,51 @@ impl Shared {
             .collect::<Result<Vec<_>, _>>()?;
         builder.tls_certs_merge(roots).build()
     }
+}
+
+impl Credential {
+    /// Puts the cluster's roots into a request, and returns the header with the token, if there is one.
+    fn apply_to(&self, request: &mut FetchRequest) -> Result<Option<HeaderValue>, FetchError> {
+        if request.url.origin() != self.origin {
+            return Err(FetchError::ForeignHost);
+        }
+        if let Some(path) = &self.files.ca {
+            let pem = read_small(path)?.ok_or_else(|| unreadable(path, "it is not there"))?;
+            let roots = ExtraRoots::parse(&pem).map_err(|error| unreadable(path, error))?;
+            request.extra_roots = Some(Arc::new(roots));
+        }
+        let path = &self.files.token;
+        // In the clear it would be anyone's.
+        let token = Some(path).filter(|_| request.url.scheme() == "https");
+        let Some(token) = token.map(|path| read_small(path)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let header = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
+        let mut header = header.map_err(|error| unreadable(path, error))?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+/// Reads a file of the cluster; nothing if it is not there.
+fn read_small(path: &Path) -> Result<Option<String>, FetchError> {
+    const MAX_OCTETS: u64 = 1 << 20;
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if !metadata.is_file() => return Err(unreadable(path, "it is not a file")),
+        Ok(_) | Err(_) => {}
+    }
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let mut text = String::new();
+    let read = file.take(MAX_OCTETS).read_to_string(&mut text);
+    read.map_err(|error| unreadable(path, error))?;
+    Ok(Some(text))
+}
+
+/// The path is for the operator's eyes: the error is told to clients.
+fn unreadable(path: &Path, why: impl fmt::Display) -> FetchError {
+    tracing::warn!(path = %path.display(), %why, "a file that the cluster's API server is asked with cannot be used");
+    FetchError::ClusterFiles
 }
 
 /// Checks a URL before it is asked: the first one and the target of every redirect.
@@ -729,6 +824,7 @@ mod tests {
             addresses: AddressPolicy::Exact,
             allow_http: true,
             extra_roots: None,
+            credential: None,
         }
     }
 
