@@ -54,11 +54,11 @@ impl Place {
             .enable_time()
             .build()
             .expect("a runtime");
-        let submission = place.submission();
+        let submission = Arc::new(place.submission());
         let mut accepted = 0;
         while accepted < entries {
             let batch =
-                (0..AT_ONCE.min(entries - accepted)).map(|_| log.submit(submission.clone()));
+                (0..AT_ONCE.min(entries - accepted)).map(|_| log.submit(Arc::clone(&submission)));
             let timestamps = runtime.block_on(futures_util::future::join_all(batch));
             // On a busy machine the log refuses what it cannot publish in time; nobody is in a hurry here.
             accepted += timestamps.iter().filter(|it| it.is_ok()).count();

@@ -259,7 +259,7 @@ mod tests {
                 issuer_key_hash: [0; 32],
                 chain: Arc::new(chain.clone()),
             };
-            log.submit(submission).await.unwrap();
+            log.submit(Arc::new(submission)).await.unwrap();
         }
         log.shutdown();
         let site = LogSite::new(Arc::new(log), std::slice::from_ref(&chain));

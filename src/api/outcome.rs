@@ -16,6 +16,7 @@ use crate::ca::authority::AuthorityError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
+use crate::identity::TokenError;
 use crate::identity::excerpt::Excerpt;
 use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
@@ -331,6 +332,10 @@ impl From<Limited> for Refusal {
 impl From<IssueError> for Refusal {
     fn from(error: IssueError) -> Self {
         match error {
+            // Clients know the text of a template's error without one before it.
+            IssueError::Token(error @ TokenError::Provider(_)) => {
+                Self::new(Code::INVALID_ARGUMENT, error.to_string()).with(error.reason(), None)
+            }
             IssueError::Token(error) => {
                 let code = if error.is_unavailable() {
                     Code::UNAVAILABLE

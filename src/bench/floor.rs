@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,7 +19,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, Signature, UnparsedPublicKey,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -27,6 +30,10 @@ use super::report::microseconds;
 const ROUNDS: usize = 9;
 /// How long a round takes at least.
 const ROUND: Duration = Duration::from_millis(10);
+/// How many calls of a primitive one sample beside a load takes.
+const SAMPLE: u32 = 8;
+/// The time between two samples.
+const SAMPLE_PAUSE: Duration = Duration::from_millis(20);
 /// A token's signing input, octets.
 const TOKEN_BYTES: usize = 400;
 /// A TBSCertificate, or the leaf made of it, octets.
@@ -53,39 +60,106 @@ pub struct Floor {
     pub hashing: Duration,
 }
 
+/// A primitive; what it makes is thrown away.
+type Primitive = fn(&Primitives) -> Result<(), Unspecified>;
+
+/// Keys and messages for the primitives.
+struct Primitives {
+    random: SystemRandom,
+    issuer_key: ParsedPublicKey,
+    token: Vec<u8>,
+    token_signature: Vec<u8>,
+    key: EcdsaKeyPair,
+    proof: Signature,
+    tbs: Vec<u8>,
+    segment: Vec<u8>,
+}
+
+impl Primitives {
+    /// In the order of [`Floor::of_parts`].
+    const ALL: [Primitive; 4] = [
+        Self::verify_token,
+        Self::verify_proof,
+        Self::sign,
+        Self::hash,
+    ];
+    const NAME: &[u8] = b"somebody@example.com";
+
+    fn new() -> Result<Self, Unspecified> {
+        let random = SystemRandom::new();
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| Unspecified)?;
+        let token = vec![b'a'; TOKEN_BYTES];
+        let mut token_signature = vec![0; rsa.public_modulus_len()];
+        rsa.sign(&RSA_PKCS1_SHA256, &random, &token, &mut token_signature)?;
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?;
+        Ok(Self {
+            issuer_key: ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, rsa.public_key())
+                .map_err(|_| Unspecified)?,
+            token,
+            token_signature,
+            proof: key.sign(&random, Self::NAME)?,
+            key,
+            random,
+            tbs: vec![b'b'; TBS_BYTES],
+            segment: vec![b'c'; SEGMENT_BYTES],
+        })
+    }
+
+    fn verify_token(&self) -> Result<(), Unspecified> {
+        self.issuer_key
+            .verify_sig(&self.token, &self.token_signature)
+    }
+
+    fn verify_proof(&self) -> Result<(), Unspecified> {
+        let point = self.key.public_key().as_ref();
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+            .verify(Self::NAME, self.proof.as_ref())
+    }
+
+    fn sign(&self) -> Result<(), Unspecified> {
+        self.key.sign(&self.random, &self.tbs).map(drop)
+    }
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "it has the form of the other primitives"
+    )]
+    fn hash(&self) -> Result<(), Unspecified> {
+        for bytes in [&self.tbs[..], &self.segment, &[0; 65]] {
+            std::hint::black_box(digest(&SHA256, std::hint::black_box(bytes)));
+        }
+        Ok(())
+    }
+}
+
 impl Floor {
     /// Measures every primitive; takes half a second.
     ///
     /// # Errors
     /// When the cryptographic library fails.
     pub fn measure() -> Result<Self, Unspecified> {
-        let random = SystemRandom::new();
-        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| Unspecified)?;
-        let token = vec![b'a'; TOKEN_BYTES];
-        let mut token_signature = vec![0; rsa.public_modulus_len()];
-        rsa.sign(&RSA_PKCS1_SHA256, &random, &token, &mut token_signature)?;
-        let issuer_key = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, rsa.public_key())
-            .map_err(|_| Unspecified)?;
+        let primitives = Primitives::new()?;
+        let mut parts = [Duration::ZERO; 4];
+        for (part, primitive) in parts.iter_mut().zip(Primitives::ALL) {
+            *part = cpu_time_of(|| primitive(&primitives))?;
+        }
+        Ok(Self::of_parts(parts))
+    }
 
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?;
-        let proof = key.sign(&random, b"somebody@example.com")?;
-        let point = key.public_key().as_ref();
-        let (tbs, segment) = (vec![b'b'; TBS_BYTES], vec![b'c'; SEGMENT_BYTES]);
-
-        Ok(Self {
-            rs256_verification: cpu_time_of(|| issuer_key.verify_sig(&token, &token_signature))?,
-            p256_verification: cpu_time_of(|| {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
-                    .verify(b"somebody@example.com", proof.as_ref())
-            })?,
-            p256_signature: cpu_time_of(|| key.sign(&random, &tbs).map(drop))?,
-            hashing: cpu_time_of(|| {
-                for bytes in [&tbs[..], &segment, &[0; 65]] {
-                    std::hint::black_box(digest(&SHA256, std::hint::black_box(bytes)));
-                }
-                Ok(())
-            })?,
-        })
+    const fn of_parts(
+        [
+            rs256_verification,
+            p256_verification,
+            p256_signature,
+            hashing,
+        ]: [Duration; 4],
+    ) -> Self {
+        Self {
+            rs256_verification,
+            p256_verification,
+            p256_signature,
+            hashing,
+        }
     }
 
     /// The CPU time below which no certificate can be made.
@@ -104,6 +178,61 @@ impl Floor {
             p256_signature: of(|floor| floor.p256_signature),
             hashing: of(|floor| floor.hashing),
         }
+    }
+}
+
+/// Measures the floor again and again beside a load, in a thread of its own, which takes a twentieth of a core.
+///
+/// What a computation costs depends on what else the machine does: its clock rate, its caches, its neighbours. Only a floor
+/// of the same seconds can be compared with what a server took in them.
+#[derive(Debug)]
+pub struct FloorBeside {
+    stop: Arc<AtomicBool>,
+    sampler: JoinHandle<Result<Floor, Unspecified>>,
+}
+
+impl FloorBeside {
+    /// Begins to measure.
+    #[must_use]
+    pub fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&stop);
+        Self {
+            stop,
+            sampler: std::thread::spawn(move || sample(&is_over)),
+        }
+    }
+
+    /// Ends it, and returns the mean over all samples.
+    ///
+    /// # Errors
+    /// When the cryptographic library failed.
+    pub fn stop(self) -> Result<Floor, Unspecified> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sampler.join().map_err(|_| Unspecified)?
+    }
+}
+
+/// Measures until `is_over`, once at least.
+fn sample(is_over: &AtomicBool) -> Result<Floor, Unspecified> {
+    let primitives = Primitives::new()?;
+    let mut used = [Duration::ZERO; 4];
+    let mut samples = 0;
+    loop {
+        for (used, primitive) in used.iter_mut().zip(Primitives::ALL) {
+            // The first call finds code and tables outside the caches, and does not count.
+            primitive(&primitives)?;
+            let start = thread_cpu_time();
+            for _ in 0..SAMPLE {
+                primitive(&primitives)?;
+            }
+            *used += thread_cpu_time().saturating_sub(start);
+        }
+        samples += 1;
+        if is_over.load(Ordering::Relaxed) {
+            return Ok(Floor::of_parts(used.map(|time| time / (SAMPLE * samples))));
+        }
+        std::thread::sleep(SAMPLE_PAUSE);
     }
 }
 
@@ -235,6 +364,19 @@ mod tests {
             Floor::median(&[floor, slow, floor]).per_certificate(),
             micros(143)
         );
+    }
+
+    #[test]
+    fn a_floor_beside_a_load_has_every_part() {
+        let floor = FloorBeside::start().stop().unwrap();
+        for part in [
+            floor.rs256_verification,
+            floor.p256_verification,
+            floor.p256_signature,
+            floor.hashing,
+        ] {
+            assert!(part > Duration::ZERO);
+        }
     }
 
     #[test]

@@ -25,14 +25,14 @@ const POISON: &[u8] = &[
 #[derive(Debug)]
 pub struct Precertificate {
     tbs: Tbs,
-    submission: Submission,
+    submission: Arc<Submission>,
 }
 
 impl Precertificate {
     /// What to submit to a log.
     #[must_use]
-    pub fn submission(&self) -> Submission {
-        self.submission.clone()
+    pub fn submission(&self) -> Arc<Submission> {
+        Arc::clone(&self.submission)
     }
 }
 
@@ -54,7 +54,10 @@ impl Authority {
             issuer_key_hash: self.issuer_key_hash,
             chain: Arc::clone(&self.chain),
         };
-        Ok(Precertificate { tbs, submission })
+        Ok(Precertificate {
+            tbs,
+            submission: Arc::new(submission),
+        })
     }
 
     /// Signs the certificate that belongs to a precertificate and the timestamp a log gave for it. DER.
@@ -213,7 +216,7 @@ mod tests {
             now,
         };
         check_certificate(&certificate, &expected).unwrap();
-        (submission.precertificate, certificate)
+        (submission.precertificate.clone(), certificate)
     }
 
     #[tokio::test]

@@ -104,7 +104,10 @@ async fn mint(
     let precertificate = authority.precertify(&profile).await.unwrap();
     let sct = SignedCertificateTimestamp::by_ecdsa([7; 32], 1, sct_extensions, vec![0x30, 0]);
     let certificate = authority.certify(&precertificate, &sct).await.unwrap();
-    (precertificate.submission().precertificate, certificate)
+    (
+        precertificate.submission().precertificate.clone(),
+        certificate,
+    )
 }
 
 /// A certificate as the second parser reads it, which has to write it as it was.

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use super::Failure;
-use crate::bench::floor::{Floor, SyncTime};
+use crate::bench::floor::{Floor, FloorBeside, SyncTime};
 use crate::bench::issuer::BenchIssuer;
 use crate::bench::load::{Load, Target, Trust};
 use crate::bench::process::Process;
@@ -296,7 +296,9 @@ impl Bench<'_> {
             }
             None => None,
         };
+        let floor = FloorBeside::start();
         let outcome = load.drive(&self.target, connections).await;
+        let floor = floor.stop().map_err(Failure::defect)?;
         let server_use = match before {
             Some((process, before, is_reset)) => {
                 let cpu = process.cpu_time().map_err(gone)?.since(before);
@@ -309,7 +311,7 @@ impl Bench<'_> {
             .map_err(|error| Failure::operation(format!("a wrong certificate: {error}")))?;
         let mut run = Run::new(connections, outcome, checked);
         if let Some((cpu, peak_memory, is_reset)) = server_use {
-            run.set_server_use(cpu, peak_memory, is_reset);
+            run.set_server_use(cpu, &floor, peak_memory, is_reset);
         }
         Ok(run)
     }

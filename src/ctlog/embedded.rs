@@ -25,7 +25,7 @@ use crate::reason::Reason;
 use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, TreeHead};
 use crate::tlog::tile::TilePath;
-use crate::tlog::tree::{Hash, leaf_hash, sha256};
+use crate::tlog::tree::{Hash, leaf_hash_of_parts, sha256};
 use crate::tlog::{
     AppendError, Entry, EntryFormat, Log, LogError, LogHealth, LogParts, Position, Timing,
 };
@@ -486,7 +486,7 @@ impl EmbeddedLog {
 
     async fn enter(
         &self,
-        submission: Submission,
+        submission: Arc<Submission>,
     ) -> Result<SignedCertificateTimestamp, SubmitError> {
         if submission.precertificate.len() + submission.tbs.len() > MAX_SUBMISSION_BYTES {
             return Err(SubmitError::Rejected(
@@ -495,7 +495,6 @@ impl EmbeddedLog {
         }
         self.store_issuers(&submission.chain)
             .map_err(|error| SubmitError::Store(error.to_string()))?;
-        let submission = Arc::new(submission);
         let certificates = submission.chain.certificates();
         let entry = PrecertificateEntry {
             submission: Arc::clone(&submission),
@@ -541,7 +540,7 @@ impl CtLog for EmbeddedLog {
 
     fn submit(
         &self,
-        submission: Submission,
+        submission: Arc<Submission>,
     ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
         self.enter(submission).boxed()
     }
@@ -648,13 +647,15 @@ impl Entry for PrecertificateEntry {
     /// A `TileLeaf` (static-ct-api, "Log Entries"): the entry, the precertificate, the chain's fingerprints.
     fn encode(&self, position: Position) -> Vec<u8> {
         let submission = &self.submission;
-        let mut bytes = TimestampedEntry {
+        let octets = submission.tbs.len() + submission.precertificate.len();
+        let mut bytes = Vec::with_capacity(octets + self.fingerprints.len() + 96);
+        TimestampedEntry {
             timestamp: position.timestamp,
             issuer_key_hash: &submission.issuer_key_hash,
             tbs: &submission.tbs,
             extensions: &self.sct_extensions.bytes(position.index),
         }
-        .bytes();
+        .write(&mut bytes);
         sct::extend_u24(&mut bytes, &submission.precertificate);
         sct::extend_u16(&mut bytes, &self.fingerprints);
         bytes
@@ -720,7 +721,7 @@ impl EntryFormat for StaticCtFormat {
             && leaf.extensions == self.sct_extensions.bytes(position.index)
             && !leaf.precertificate.is_empty()
             && leaf.fingerprints.len().is_multiple_of(32);
-        is_good.then(|| leaf_hash(&[&[0, 0], leaf.entry].concat()))
+        is_good.then(|| leaf_hash_of_parts(&[0, 0], leaf.entry))
     }
 }
 
@@ -749,7 +750,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap()
-            .block_on(log.submit(submission))
+            .block_on(log.submit(Arc::new(submission)))
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl CtLog for MeteredLog {
 
     fn submit(
         &self,
-        submission: Submission,
+        submission: Arc<Submission>,
     ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
         let start = Instant::now();
         let answer = self.log.submit(submission);

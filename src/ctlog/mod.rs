@@ -65,6 +65,6 @@ pub trait CtLog: Debug + Send + Sync {
     /// See [`SubmitError`]; nothing may be issued then.
     fn submit(
         &self,
-        submission: Submission,
+        submission: Arc<Submission>,
     ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>>;
 }

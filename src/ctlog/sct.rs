@@ -262,14 +262,6 @@ pub struct TimestampedEntry<'a> {
 }
 
 impl TimestampedEntry<'_> {
-    /// The entry as it begins a data tile's entry: everything but version and leaf type.
-    #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + self.tbs.len());
-        self.write(&mut bytes);
-        bytes
-    }
-
     /// The leaf: `MerkleTreeLeaf`. The octets that the timestamp signs are the same, as `certificate_timestamp` and
     /// `timestamped_entry` are both 0.
     #[must_use]
@@ -280,7 +272,8 @@ impl TimestampedEntry<'_> {
         bytes
     }
 
-    fn write(&self, bytes: &mut Vec<u8>) {
+    /// Appends the entry as it begins a data tile's entry: everything but version and leaf type.
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.timestamp.to_be_bytes());
         bytes.extend_from_slice(&PRECERT_ENTRY.to_be_bytes());
         bytes.extend_from_slice(self.issuer_key_hash);

@@ -2,8 +2,11 @@
 //!
 //! Types that only copy claims are rows of a table in `build`; the others have rules of their own.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
+use super::ci_provider::CiProvider;
 use super::error::TokenError;
 use super::excerpt::is_invisible;
 use super::json::Object;
@@ -23,9 +26,10 @@ use subject::{below, chainguard_challenge, service_account};
 const MAX_VALUE_OCTETS: usize = 2048;
 
 /// The types that an issuer may have.
-pub const SUPPORTED_TYPES: [&str; 10] = [
+pub const SUPPORTED_TYPES: [&str; 11] = [
     "buildkite-job",
     "chainguard-identity",
+    "ci-provider",
     "codefresh-workflow",
     "email",
     "github-workflow",
@@ -53,6 +57,8 @@ pub enum IdentityRule {
     Chainguard,
     /// A build, described by claims that are copied.
     Build(&'static BuildType),
+    /// A build, described by templates of the identity file.
+    CiProvider(Arc<CiProvider>),
 }
 
 impl IdentityRule {
@@ -80,6 +86,7 @@ impl IdentityRule {
             Self::Kubernetes => "kubernetes",
             Self::Chainguard => "chainguard-identity",
             Self::Build(build) => build.name,
+            Self::CiProvider(_) => "ci-provider",
         }
     }
 
@@ -94,7 +101,8 @@ impl IdentityRule {
             | Self::Spiffe(_)
             | Self::Kubernetes
             | Self::Chainguard
-            | Self::Build(_) => "sub",
+            | Self::Build(_)
+            | Self::CiProvider(_) => "sub",
         }
     }
 
@@ -108,7 +116,8 @@ impl IdentityRule {
             | Self::Spiffe(_)
             | Self::Kubernetes
             | Self::Chainguard
-            | Self::Build(_) => String::new(),
+            | Self::Build(_)
+            | Self::CiProvider(_) => String::new(),
         }
     }
 
@@ -122,7 +131,8 @@ impl IdentityRule {
             | Self::Username(_)
             | Self::Kubernetes
             | Self::Chainguard
-            | Self::Build(_) => "",
+            | Self::Build(_)
+            | Self::CiProvider(_) => "",
         }
     }
 
@@ -171,6 +181,11 @@ pub(super) fn identify(
             let (url, facts) = kind.identify(claims)?;
             build = facts;
             San::Uri(url)
+        }
+        IdentityRule::CiProvider(provider) => {
+            let (name, facts) = provider.describe(claims)?;
+            build = facts;
+            name
         }
     };
     let (challenge_claim, challenge) = challenge;

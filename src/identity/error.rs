@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ci_provider::ProviderError;
 use super::excerpt::Excerpt;
 use crate::reason::Reason;
 
@@ -176,6 +177,9 @@ pub enum TokenError {
         /// The configured one.
         expected: String,
     },
+    /// The templates of a `ci-provider` issuer make no certificate of the claims.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
 }
 
 impl TokenError {
@@ -203,6 +207,7 @@ impl TokenError {
             Self::AmbiguousSubject { .. } | Self::AmbiguousAudience(_) => Reason::AmbiguousIdentity,
             Self::SubjectDomainMismatch { .. } => Reason::SubjectDomainMismatch,
             Self::SpiffeDomainMismatch { .. } => Reason::SpiffeDomainMismatch,
+            Self::Provider(_) => Reason::TemplateError,
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+pub mod ci_provider;
 pub mod claims;
 pub mod config;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod json;
 pub mod jwks;
 pub mod jws;
 pub mod rules;
+pub mod template;
 pub mod verifier;
 
 #[cfg(test)]

@@ -8,7 +8,13 @@ pub type Hash = [u8; 32];
 /// The hash of a leaf: SHA-256 of `0x00` followed by the leaf's bytes.
 #[must_use]
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
-    sha256(&[&[0], leaf])
+    leaf_hash_of_parts(&[], leaf)
+}
+
+/// The hash of a leaf whose octets lie in two places, one after the other.
+#[must_use]
+pub fn leaf_hash_of_parts(start: &[u8], rest: &[u8]) -> Hash {
+    sha256(&[&[0], start, rest])
 }
 
 /// The hash of a node: SHA-256 of `0x01` followed by the hashes below it.

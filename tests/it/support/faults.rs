@@ -212,7 +212,7 @@ impl CtLog for WatchedLog {
 
     fn submit(
         &self,
-        submission: Submission,
+        submission: Arc<Submission>,
     ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
         self.submissions.fetch_add(1, Ordering::Relaxed);
         let fault = *self.fault.lock().unwrap();

@@ -1,0 +1,3 @@
+module mayfly/tests/vectors/templates
+
+go 1.26.0
