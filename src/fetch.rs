@@ -184,8 +184,8 @@ impl Default for ClusterFiles {
 pub struct Credential {
     /// Scheme, host and port of the only server that sees the token.
     pub origin: Origin,
-    /// Where token and roots are.
-    pub files: Arc<ClusterFiles>,
+    /// Where token and roots are, if not where the fetcher knows them to be.
+    pub files: Option<Arc<ClusterFiles>>,
 }
 
 /// What to fetch, and under which rules.
@@ -355,6 +355,7 @@ pub struct HttpFetcher {
 struct Shared {
     limits: FetchLimits,
     resolver: Arc<dyn Resolver>,
+    cluster_files: ClusterFiles,
     in_flight: Semaphore,
     /// The fetches that may still begin from each host that is being asked.
     hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
@@ -372,13 +373,21 @@ struct ClientRules {
 
 impl HttpFetcher {
     /// Returns a fetcher that works on `runtime`. A rustls provider must be installed in the process.
+    ///
+    /// `cluster_files` are those of the cluster that we run in, if we do.
     #[must_use]
-    pub fn new(runtime: Handle, limits: FetchLimits, resolver: Arc<dyn Resolver>) -> Self {
+    pub fn new(
+        runtime: Handle,
+        limits: FetchLimits,
+        resolver: Arc<dyn Resolver>,
+        cluster_files: ClusterFiles,
+    ) -> Self {
         Self {
             runtime,
             shared: Arc::new(Shared {
                 limits,
                 resolver,
+                cluster_files,
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
                 hosts: Mutex::default(),
                 clients: Mutex::default(),
@@ -404,7 +413,7 @@ impl Shared {
     async fn fetch(&self, mut request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         check_url(&request.url, &request)?;
         let token = match request.credential.take() {
-            Some(credential) => credential.apply_to(&mut request)?,
+            Some(credential) => credential.apply_to(&mut request, &self.cluster_files)?,
             None => None,
         };
         // The host's turn first: whoever waits for a slow host takes no turn from the others.
@@ -508,16 +517,21 @@ impl Shared {
 
 impl Credential {
     /// Puts the cluster's roots into a request, and returns the header with the token, if there is one.
-    fn apply_to(&self, request: &mut FetchRequest) -> Result<Option<HeaderValue>, FetchError> {
+    fn apply_to(
+        &self,
+        request: &mut FetchRequest,
+        default_files: &ClusterFiles,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let files = self.files.as_deref().unwrap_or(default_files);
         if request.url.origin() != self.origin {
             return Err(FetchError::ForeignHost);
         }
-        if let Some(path) = &self.files.ca {
+        if let Some(path) = &files.ca {
             let pem = read_small(path)?.ok_or_else(|| unreadable(path, "it is not there"))?;
             let roots = ExtraRoots::parse(&pem).map_err(|error| unreadable(path, error))?;
             request.extra_roots = Some(Arc::new(roots));
         }
-        let path = &self.files.token;
+        let path = &files.token;
         // In the clear it would be anyone's.
         let token = Some(path).filter(|_| request.url.scheme() == "https");
         let Some(token) = token.map(|path| read_small(path)).transpose()?.flatten() else {
@@ -783,6 +797,14 @@ mod tests {
         fetcher_asking(Arc::new(SystemResolver))
     }
 
+    /// No cluster: neither file is there.
+    fn nowhere() -> ClusterFiles {
+        ClusterFiles {
+            ca: Some(PathBuf::from("/nowhere/ca.crt")),
+            token: PathBuf::from("/nowhere/token"),
+        }
+    }
+
     fn fetcher_asking(resolver: Arc<dyn Resolver>) -> HttpFetcher {
         // Only the first test to come here installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -790,7 +812,7 @@ mod tests {
             total: Duration::from_millis(500),
             ..FetchLimits::default()
         };
-        HttpFetcher::new(Handle::current(), limits, resolver)
+        HttpFetcher::new(Handle::current(), limits, resolver, nowhere())
     }
 
     /// Gives a name these addresses, one answer after another.
@@ -1107,7 +1129,8 @@ mod tests {
             total: Duration::from_secs(30),
             ..FetchLimits::default()
         };
-        let fetcher = HttpFetcher::new(Handle::current(), limits, Arc::new(SystemResolver));
+        let resolver = Arc::new(SystemResolver);
+        let fetcher = HttpFetcher::new(Handle::current(), limits, resolver, nowhere());
         let waiting: Vec<_> = (0..3 * MAX_IN_FLIGHT)
             .map(|_| fetcher.get(request(slow.url("/"))))
             .collect();
@@ -1299,6 +1322,128 @@ mod tests {
         let (certificate, _) = certificate("localhost", |_| {});
         let fetched = get_over_tls(port, &certificate.pem()).await;
         assert_eq!(fetched, Err(FetchError::Tls));
+    }
+
+    /// A cluster: its API server, and the folder in which its files are.
+    async fn cluster(
+        answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>,
+    ) -> (Server, ClusterFiles, tempfile::TempDir) {
+        let (certificate, key) = certificate("localhost", |_| {});
+        let server = tls_server(vec![certificate.der().clone()], &key, answers).await;
+        let folder = tempfile::tempdir().unwrap();
+        let files = ClusterFiles {
+            ca: Some(folder.path().join("ca.crt")),
+            token: folder.path().join("token"),
+        };
+        std::fs::write(files.ca.as_ref().unwrap(), certificate.pem()).unwrap();
+        std::fs::write(&files.token, "first\n").unwrap();
+        (server, files, folder)
+    }
+
+    fn with_credential(url: &Url, files: &ClusterFiles) -> FetchRequest {
+        let credential = Credential {
+            origin: url.origin(),
+            files: Some(Arc::new(files.clone())),
+        };
+        FetchRequest {
+            credential: Some(credential),
+            ..request(url.clone())
+        }
+    }
+
+    fn bearers(server: &Server) -> Vec<Option<String>> {
+        let heads = server.requests.lock().unwrap();
+        let bearer = |head: &String| {
+            let line = head
+                .lines()
+                .find_map(|line| line.strip_prefix("authorization: "));
+            line.map(str::to_owned)
+        };
+        heads.iter().map(bearer).collect()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_asked_with_its_ca_and_the_token_of_the_moment() {
+        let (server, files, _folder) =
+            cluster(|_| HashMap::from([("/", ok("", b"{}")), ("/moved", redirect("/"))])).await;
+        let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
+        let fetcher = fetcher();
+        let get = || fetcher.get(with_credential(&url, &files));
+        assert_eq!(get().await.unwrap(), b"{}");
+        std::fs::write(&files.token, "second").unwrap();
+        assert_eq!(get().await.unwrap(), b"{}");
+        let moved = with_credential(&url.join("moved").unwrap(), &files);
+        assert_eq!(fetcher.get(moved).await.unwrap(), b"{}");
+        std::fs::remove_file(&files.token).unwrap();
+        assert_eq!(get().await.unwrap(), b"{}");
+        let bearer = |token: &str| Some(format!("Bearer {token}"));
+        let second = bearer("second");
+        assert_eq!(
+            bearers(&server),
+            [
+                bearer("first"),
+                second.clone(),
+                second.clone(),
+                second,
+                None
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_token_of_a_cluster_is_for_its_api_server_alone() {
+        let (server, files, _folder) = cluster(|port| {
+            let away = redirect(&format!("https://127.0.0.1:{port}/"));
+            HashMap::from([("/", ok("", b"{}")), ("/away", away)])
+        })
+        .await;
+        let at = |host: &str, path: &str| {
+            Url::parse(&format!("https://{host}:{}{path}", server.port)).unwrap()
+        };
+        let own = at("localhost", "/");
+        for elsewhere in [
+            at("127.0.0.1", "/"),
+            Url::parse("https://localhost/").unwrap(),
+            Url::parse(&format!("https://LOCALHOST.:{}/", server.port)).unwrap(),
+        ] {
+            let request = FetchRequest {
+                url: elsewhere.clone(),
+                ..with_credential(&own, &files)
+            };
+            let fetched = fetcher().get(request).await;
+            assert_eq!(fetched, Err(FetchError::ForeignHost), "{elsewhere}");
+        }
+        let away = with_credential(&at("localhost", "/away"), &files);
+        assert_eq!(fetcher().get(away).await, Err(FetchError::Redirect));
+        assert_eq!(server.paths(), ["/away"]);
+
+        // In the clear it is kept back.
+        let plain = Server::start(|_| HashMap::from([("/", ok("", b"{}"))])).await;
+        let request = with_credential(&plain.url("/"), &files);
+        assert_eq!(fetcher().get(request).await.unwrap(), b"{}");
+        assert_eq!(bearers(&plain), [None]);
+    }
+
+    #[tokio::test]
+    async fn files_of_a_cluster_that_cannot_be_used_end_the_fetch() {
+        let (server, files, folder) = cluster(|_| HashMap::from([("/", ok("", b"{}"))])).await;
+        let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
+        let text = folder.path().join("text");
+        std::fs::write(&text, "two\nlines").unwrap();
+        let ca = files.ca.clone();
+        let token = files.token.clone();
+        for (ca, token) in [
+            (Some(folder.path().join("missing")), token.clone()),
+            (Some(folder.path().to_owned()), token.clone()),
+            (Some(text.clone()), token),
+            (ca.clone(), text),
+            (ca, folder.path().to_owned()),
+        ] {
+            let request = with_credential(&url, &ClusterFiles { ca, token });
+            let fetched = fetcher().get(request).await;
+            assert_eq!(fetched, Err(FetchError::ClusterFiles));
+        }
+        assert!(server.paths().is_empty());
     }
 
     #[tokio::test]

@@ -8,10 +8,9 @@ use time::{Duration, OffsetDateTime};
 
 use super::claims::IdentityRule;
 use super::config::{self, Finding};
-use super::jwks::{CLUSTER_ISSUER, KeyEndpoint};
+use super::jwks::{CLUSTER_ISSUER, ClusterAccess, KeyEndpoint};
 use super::jws::Algorithm;
 use super::rules::ClaimRules;
-use crate::fetch::ClusterFiles;
 
 /// The issuers that tokens are accepted from: one checked version of the identity file.
 #[derive(Debug)]
@@ -145,7 +144,18 @@ impl Issuers {
 
     /// Puts checked entries together. The configuration has made sure that entries for one URL have no audience in common,
     /// and that patterns which can match the same URL differ in their number of literal characters.
-    pub(super) fn new(exact: Vec<Issuer>, wildcards: Vec<(Pattern, Issuer)>) -> Self {
+    pub(super) fn new(mut exact: Vec<Issuer>, mut wildcards: Vec<(Pattern, Issuer)>) -> Self {
+        let is_in_cluster = exact.iter().any(|issuer| issuer.url() == CLUSTER_ISSUER)
+            || wildcards
+                .iter()
+                .any(|(pattern, _)| pattern.matches(CLUSTER_ISSUER));
+        if is_in_cluster {
+            let wildcards = wildcards.iter_mut().map(|(_, issuer)| issuer);
+            exact
+                .iter_mut()
+                .chain(wildcards)
+                .for_each(Issuer::join_cluster);
+        }
         let mut by_url: HashMap<String, Vec<Arc<Issuer>>> = HashMap::new();
         for issuer in exact {
             let of_url = by_url.entry(issuer.endpoint.issuer.clone()).or_default();
@@ -168,30 +178,6 @@ impl Issuers {
             exact: groups.collect(),
             wildcards,
         }
-    }
-
-    /// Has clusters asked with these files, by Fulcio's rule: if the file trusts the cluster's own API server,
-    /// [`CLUSTER_ISSUER`], then this and every `kubernetes` issuer that is written out, but none that only a pattern names.
-    /// Issuers that have files of their own keep them.
-    #[must_use]
-    pub fn with_cluster_files(mut self, files: &Arc<ClusterFiles>) -> Self {
-        if self.lookup(CLUSTER_ISSUER).is_none() {
-            return self;
-        }
-        let exact = self.exact.values_mut();
-        let exact = exact.flat_map(|group| {
-            std::iter::once(&mut group.first).chain(Arc::make_mut(&mut group.others))
-        });
-        let wildcards = self.wildcards.iter_mut().map(|(_, issuer)| issuer);
-        for issuer in exact.chain(wildcards) {
-            let is_cluster = matches!(issuer.rule, IdentityRule::Kubernetes);
-            if is_cluster && !issuer.endpoint.has_cluster_files() {
-                let endpoint = KeyEndpoint::clone(&issuer.endpoint);
-                Arc::make_mut(issuer).endpoint =
-                    Arc::new(endpoint.with_cluster_files(Arc::clone(files)));
-            }
-        }
-        self
     }
 
     /// Finds the entries for a token's `iss`, which is compared octet by octet: the exact ones first, then the most
@@ -251,6 +237,17 @@ impl Issuers {
 }
 
 impl Issuer {
+    /// Has a `kubernetes` issuer asked as the cluster that we run in, unless it has files of its own.
+    ///
+    /// This is Fulcio's rule: where the cluster's own API server is trusted, [`CLUSTER_ISSUER`], it holds for every such
+    /// issuer that is written out; the endpoint sees to it that none is asked so which only a pattern names.
+    fn join_cluster(&mut self) {
+        if matches!(self.rule, IdentityRule::Kubernetes) && !self.endpoint.has_cluster_access() {
+            let endpoint = KeyEndpoint::clone(&self.endpoint);
+            self.endpoint = Arc::new(endpoint.with_cluster_access(ClusterAccess::Own));
+        }
+    }
+
     /// The URL that its tokens carry as `iss`, or the pattern of such URLs.
     #[must_use]
     pub fn url(&self) -> &str {

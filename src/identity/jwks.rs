@@ -62,8 +62,17 @@ pub struct KeyEndpoint {
     kind: EndpointKind,
     location: KeyLocation,
     extra_roots: Option<Arc<ExtraRoots>>,
-    /// What the API server of a cluster is asked with.
-    cluster: Option<Arc<ClusterFiles>>,
+    /// Whether it is asked as the API server of a cluster, with its CA and our token.
+    cluster: Option<ClusterAccess>,
+}
+
+/// What the API server of a cluster is asked with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClusterAccess {
+    /// The files of the cluster that we run in.
+    Own,
+    /// These files.
+    Files(Arc<ClusterFiles>),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -187,16 +196,16 @@ impl KeyEndpoint {
 
     /// The same issuer, asked as the API server of a cluster. Of the issuers of a pattern only [`CLUSTER_ISSUER`] is.
     #[must_use]
-    pub fn with_cluster_files(self, files: Arc<ClusterFiles>) -> Self {
+    pub fn with_cluster_access(self, access: ClusterAccess) -> Self {
         Self {
-            cluster: Some(files),
+            cluster: Some(access),
             ..self
         }
     }
 
     /// Whether it is asked as the API server of a cluster.
     #[must_use]
-    pub const fn has_cluster_files(&self) -> bool {
+    pub const fn has_cluster_access(&self) -> bool {
         self.cluster.is_some()
     }
 
@@ -226,10 +235,13 @@ impl KeyEndpoint {
     fn request(&self, url: Url) -> FetchRequest {
         let is_exact = self.kind == EndpointKind::Exact;
         FetchRequest {
-            credential: self.cluster.as_ref().and_then(|files| {
+            credential: self.cluster.as_ref().and_then(|access| {
                 Some(Credential {
                     origin: Url::parse(&self.issuer).ok()?.origin(),
-                    files: Arc::clone(files),
+                    files: match access {
+                        ClusterAccess::Own => None,
+                        ClusterAccess::Files(files) => Some(Arc::clone(files)),
+                    },
                 })
             }),
             url,
@@ -1742,13 +1754,12 @@ mod tests {
             )
         };
         let pattern = "meta-issuers:\n  https://*.eks.example/id/*:\n    client-id: sigstore\n    type: kubernetes\n";
-        let files = Arc::new(ClusterFiles::default());
         let asked_with = |text: &str, iss: &str| {
             let (issuers, _) = Issuers::parse("id.yaml", text).unwrap();
-            let matched = issuers.with_cluster_files(&files).lookup(iss).unwrap();
+            let matched = issuers.lookup(iss).unwrap();
             let request = matched.endpoint.request(Url::parse(iss).unwrap());
             request.credential.map(|credential| {
-                assert_eq!(credential.files, files);
+                assert_eq!(credential.files, None);
                 credential.origin.ascii_serialization()
             })
         };

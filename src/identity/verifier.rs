@@ -173,7 +173,9 @@ fn check_age(
         return max_age.map_or(Ok(()), |_| Err(TokenError::AgeUnknown));
     };
     // Without a limit a token that is dated ahead would outlive every limit on its age.
-    let max_ahead = limits.clock_skew.or(max_age.map(|_| ISSUED_AHEAD_LEEWAY));
+    let max_ahead = limits
+        .clock_skew
+        .or_else(|| max_age.map(|_| ISSUED_AHEAD_LEEWAY));
     if max_ahead.is_some_and(|max_ahead| issued > now + max_ahead) {
         return Err(TokenError::IssuedAhead {
             issued: rfc3339(issued),
