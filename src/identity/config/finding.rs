@@ -177,7 +177,7 @@ impl Place {
             file,
             line: location.line().max(1),
             column: location.column().max(1),
-            length: location.span().len().into(),
+            length: location.span().len(),
         }
     }
 
