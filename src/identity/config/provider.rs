@@ -211,7 +211,8 @@ fn build(
             ProviderMistake::Pattern { claim, message } => {
                 let mut patterns = raw.claim_patterns.iter().flat_map(|entries| &entries.0);
                 let text = patterns.find(|(name, _)| name.value == claim);
-                let place = text.map_or_else(|| Place::of(file, name), |(_, text)| Place::of(file, text));
+                let place =
+                    text.map_or_else(|| Place::of(file, name), |(_, text)| Place::of(file, text));
                 let message =
                     format!("the pattern of the claim `{claim}` cannot be used: {message}");
                 report.add(Code::Rule, place, path, message);
