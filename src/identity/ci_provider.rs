@@ -328,7 +328,12 @@ fn pattern(text: &str) -> Result<regex::Regex, String> {
     let compile = |text: &str| {
         let mut builder = regex::RegexBuilder::new(text);
         let compiled = builder.size_limit(MAX_COMPILED_OCTETS).build();
-        compiled.map_err(|error| error.to_string())
+        compiled.map_err(|error| {
+            // Several lines, which show the pattern; the last says what is wrong.
+            let error = error.to_string();
+            let last = error.lines().last().unwrap_or_default();
+            last.trim_start_matches("error: ").to_owned()
+        })
     };
     // Alone first: a parenthesis must not close the group that is put around it.
     compile(text)?;
@@ -595,7 +600,7 @@ mod tests {
         let mistakes = CiProvider::new(provider).unwrap_err();
         let purposes = mistakes.iter().map(|mistake| match mistake {
             ProviderMistake::Template { purpose, .. } => purpose.to_string(),
-            other => format!("{other:?}"),
+            ProviderMistake::NoName | ProviderMistake::Pattern { .. } => format!("{mistake:?}"),
         });
         assert_eq!(
             purposes.collect::<Vec<_>>(),

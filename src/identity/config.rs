@@ -4,7 +4,7 @@
 //! YAML can take `no` or `0123` for something else than another one does.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ use super::issuers::{Issuer, Issuers, Pattern, TokenLimits};
 use super::jwks::KeyEndpoint;
 use super::rules::ClaimRules;
 use crate::fetch::ExtraRoots;
+use providers::Providers;
+
+mod providers;
 
 /// The longest identity file, in octets.
 const MAX_OCTETS: usize = 4 * 1024 * 1024;
@@ -28,21 +31,6 @@ const MAX_OCTETS: usize = 4 * 1024 * 1024;
 /// The most scalars, and beginnings and ends of collections, that all aliases of a file stand for together: a few for each
 /// of thousands of issuers. Aliases of aliases could make a line stand for gigabytes.
 const MAX_ALIASED_EVENTS: usize = 100_000;
-
-/// Every type that Fulcio knows.
-const KNOWN_TYPES: [&str; 11] = [
-    "buildkite-job",
-    "chainguard-identity",
-    "ci-provider",
-    "codefresh-workflow",
-    "email",
-    "github-workflow",
-    "gitlab-pipeline",
-    "kubernetes",
-    "spiffe",
-    "uri",
-    "username",
-];
 
 /// How bad a [`Finding`] is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -90,16 +78,17 @@ pub(super) fn read(file: &str, text: &str) -> Result<(Issuers, Vec<Finding>), Ve
         file,
         findings: Vec::new(),
     };
-    let issuers = match parse(text) {
+    let text = end_alias_keys(text);
+    let issuers = match parse(&text) {
         Ok(raw) => {
-            let ids = HashSet::new();
-            Some(
-                Checker {
-                    report: &mut report,
-                    ids,
-                }
-                .check(raw),
-            )
+            let entries = raw.ci_metadata.as_ref();
+            let providers = entries.map(|entries| Providers::read(entries, &text, &mut report));
+            let checker = Checker {
+                providers: providers.unwrap_or_default(),
+                report: &mut report,
+                ids: HashSet::new(),
+            };
+            Some(checker.check(raw))
         }
         Err((place, message)) => {
             report.error(place, message, None);
@@ -257,10 +246,11 @@ mapping! {
 }
 
 mapping! {
-    /// Templates of `ci-provider` issuers. Their contents are not looked at: no such issuer can be configured yet.
+    /// A build service of `ci-provider` issuers.
     struct RawMetadata {
-        defaults: BTreeMap<String, String> = "default-template-values" | "DefaultTemplateValues",
-        extensions: BTreeMap<String, String> = "extension-templates" | "ExtensionTemplates",
+        defaults: Entries<Option<Text>> = "default-template-values" | "DefaultTemplateValues",
+        extensions: Entries<Option<Text>> = "extension-templates" | "ExtensionTemplates",
+        claim_patterns: Entries<Text> = "claim-patterns" | "ClaimPatterns",
         subject_alternative_name: Text = "subject-alternative-name-template" | "SubjectAlternativeNameTemplate",
     }
 }
@@ -308,7 +298,7 @@ fn parse(text: &str) -> Result<RawFile, (Place, String)> {
             max_total_replayed_events: MAX_ALIASED_EVENTS,
         },
     };
-    serde_saphyr::from_str_with_options(&end_alias_keys(text), options).map_err(|error| {
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map_or(Place::START, Place::from);
         if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = &error {
             return (place, format!("the key `{key}` stands twice"));
@@ -357,6 +347,7 @@ fn end_alias_keys(text: &str) -> Cow<'_, str> {
 /// Turns the raw file into issuers and reports everything that is wrong.
 struct Checker<'a, 'f> {
     report: &'a mut Report<'f>,
+    providers: Providers,
     ids: HashSet<String>,
 }
 
@@ -369,7 +360,7 @@ struct Entry<'a> {
 }
 
 impl Checker<'_, '_> {
-    fn check(&mut self, file: RawFile) -> Issuers {
+    fn check(mut self, file: RawFile) -> Issuers {
         self.unknown_keys(&file.unknown);
         let issuers = file.issuers.map_or_else(Vec::new, |entries| entries.0);
         let meta_issuers = file.meta_issuers.map_or_else(Vec::new, |entries| entries.0);
@@ -394,6 +385,7 @@ impl Checker<'_, '_> {
             .filter_map(|(key, raw)| self.wildcard(key, raw))
             .collect();
         self.overlaps(&wildcards);
+        self.providers.report_unused(self.report);
         let wildcards = wildcards
             .into_iter()
             .map(|(_, pattern, issuer)| (pattern, issuer));
@@ -624,6 +616,10 @@ impl Checker<'_, '_> {
                 UsernameRule::new(domain, issuer).map(IdentityRule::Username)
             }),
             "spiffe" => self.spiffe_rule(entry),
+            "ci-provider" => {
+                let name = raw.ci_provider.as_ref();
+                self.providers.rule(name, entry.place, self.report)
+            }
             name => {
                 let rule = IdentityRule::plain(name);
                 if rule.is_none() {
@@ -638,7 +634,12 @@ impl Checker<'_, '_> {
             "issuer-claim",
             "email",
         );
-        self.only_for(raw.ci_provider.as_ref(), "ci-provider", "ci-provider");
+        let is_provider = issuer_type.value == "ci-provider";
+        self.only_for(
+            raw.ci_provider.as_ref().filter(|_| !is_provider),
+            "ci-provider",
+            "ci-provider",
+        );
         let skip = raw
             .skip_email_verification
             .as_ref()
@@ -668,16 +669,10 @@ impl Checker<'_, '_> {
 
     fn unusable_type(&mut self, issuer_type: &Text) {
         let name = issuer_type.value.as_str();
-        let supported = format!("this version supports {}", SUPPORTED_TYPES.join(", "));
-        let (message, help) = match closest(name, KNOWN_TYPES) {
-            Some(known) if known == name => {
-                (format!("type `{name}` is not supported yet"), supported)
-            }
-            Some(known) => (
-                format!("unknown type {}", Excerpt::new(name)),
-                format!("did you mean `{known}`? {supported}"),
-            ),
-            None => (format!("unknown type {}", Excerpt::new(name)), supported),
+        let message = format!("unknown type {}", Excerpt::new(name));
+        let help = match closest(name, SUPPORTED_TYPES) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("expected one of {}", SUPPORTED_TYPES.join(", ")),
         };
         self.report.error(place(issuer_type), message, Some(help));
     }
@@ -887,7 +882,8 @@ ci-issuer-metadata:
     #[test]
     fn a_file_of_fulcio_is_read_as_it_is() {
         let (issuers, warnings) = Issuers::parse("id.yaml", YAML).unwrap();
-        assert_eq!(warnings, []);
+        let warnings: Vec<_> = warnings.iter().map(Finding::to_string).collect();
+        assert_eq!(warnings, ["id.yaml:24:3: no issuer uses the provider"]);
         let row =
             |url: &str, audience: &str, challenge_claim, issuer_type, subject_domain: &str| {
                 IssuerConfiguration {
@@ -944,7 +940,7 @@ TAB"CIIssuerMetadata": { "x": { "SubjectAlternativeNameTemplate": "", "Extension
         let (issuers, warnings) = Issuers::parse("id.json", &text.replace("TAB", "\t")).unwrap();
         assert!(issuers.lookup("https://a.example").is_some());
         assert!(issuers.lookup("https://x.b.example/").is_some());
-        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings.len(), 2);
     }
 
     #[test]
@@ -960,7 +956,7 @@ oidc-issuers:
   https://c.example/?x:
     issuer-url: https://c.example/?x
     client-id: ' '
-    type: ci-provider
+    type: ''
   https://d.example:
     type: github-workflow
     issuer-claim: $.x
@@ -977,10 +973,10 @@ meta-issuers:
                 "id.yaml:5:3: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
                 "id.yaml:6:17: issuer-url differs from the key \"https://a.example\" (the key and issuer-url must be equal, octet for octet)",
                 "id.yaml:7:5: unknown key \"clientid\" (did you mean `client-id`?)",
-                "id.yaml:8:11: unknown type \"emial\" (did you mean `email`? this version supports buildkite-job, chainguard-identity, codefresh-workflow, email, github-workflow, gitlab-pipeline, kubernetes, spiffe, uri, username)",
+                "id.yaml:8:11: unknown type \"emial\" (did you mean `email`?)",
                 "id.yaml:10:17: issuer-url cannot be used: it has a user name, a query or a fragment",
                 "id.yaml:11:16: client-id is missing or empty (give the value that tokens have as `aud`, usually sigstore)",
-                "id.yaml:12:11: type `ci-provider` is not supported yet (this version supports buildkite-job, chainguard-identity, codefresh-workflow, email, github-workflow, gitlab-pipeline, kubernetes, spiffe, uri, username)",
+                "id.yaml:12:11: unknown type \"\" (expected one of buildkite-job, chainguard-identity, ci-provider, codefresh-workflow, email, github-workflow, gitlab-pipeline, kubernetes, spiffe, uri, username)",
                 "id.yaml:13:3: the entry has no issuer-url (add issuer-url: https://d.example)",
                 "id.yaml:17:3: the pattern cannot be used: the last two labels of the host, and the port, must be written out",
                 "id.yaml:20:14: ca-cert cannot be used: it is not one or more PEM blocks of type CERTIFICATE",

@@ -149,6 +149,11 @@ fn the_examples_of_the_configuration_are_read() {
                 assert_eq!(issuers.configuration().len(), 7);
                 assert!(warnings.is_empty(), "{warnings:?}");
             }
+            "identity.public.yaml" => {
+                let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
+                assert_eq!(issuers.configuration().len(), 31);
+                assert!(warnings.is_empty(), "{warnings:?}");
+            }
             other => panic!("nobody reads config/{other}"),
         }
     }
