@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::excerpt::is_invisible;
+use super::excerpt::{Excerpt, is_invisible};
 use super::json::Object;
 use super::template::{Template, TemplateError, TemplateSyntaxError, Values};
 use super::{BuildFact, BuildFacts, San};
@@ -166,7 +166,10 @@ pub enum ProviderError {
         error: TextError,
     },
     /// A claim is not of the form that the provider's configuration tells.
-    #[error("the claim `{claim}` does not match the pattern that the configuration has for it")]
+    #[error(
+        "the claim `{}` does not match the pattern that the configuration has for it",
+        Excerpt::new(claim).unquoted()
+    )]
     Pattern {
         /// The claim's name.
         claim: String,
