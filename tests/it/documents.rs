@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mayfly::config::Settings;
 use mayfly::identity::config::Code;
 use mayfly::identity::{Finding, Issuers};
-use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure};
+use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure, ReloadResult};
 use mayfly::reason::Reason;
 
 fn read(path: &str) -> String {
@@ -111,8 +111,10 @@ fn use_every_family(metrics: &Metrics) {
         last_success: 0,
     });
     metrics.ca_certificate("root", 0);
-    metrics.configuration("identity", "0123");
-    metrics.configured_issuers(1, 0);
+    metrics.configuration("identity", "0123", None);
+    metrics.loaded(1);
+    metrics.reloaded(ReloadResult::Ok, 2);
+    metrics.configured_issuers(1, 0, 0);
     metrics.ready_check("ca_key", true);
     metrics.tls_handshake("ok");
 }

@@ -22,4 +22,5 @@ mod listening;
 mod operating;
 mod readiness;
 mod refusals;
+mod reload;
 mod support;
