@@ -29,7 +29,7 @@ use crate::ctlog::metered::MeteredLog;
 use crate::fetch::{ClusterFiles, FetchLimits, HttpFetcher, Resolver};
 use crate::identity::config::source;
 use crate::identity::jwks::KeySourceLimits;
-use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
+use crate::identity::{Finding, Issuer, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
@@ -362,7 +362,7 @@ impl Server {
             .transpose()?;
 
         let published = issuers.configuration();
-        let all_issuers = issuers.all().into_iter().map(Arc::clone).collect();
+        let all_issuers: Vec<_> = issuers.all().into_iter().map(Arc::clone).collect();
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
@@ -383,7 +383,7 @@ impl Server {
             .map_err(|error| StartError::System(error.to_string()))?;
         let rates = Arc::new(rates);
         let chain = Arc::clone(authority.chain());
-        announce(&metrics, &chain, &published, &config_digest);
+        announce(&metrics, &chain, &all_issuers, &config_digest);
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
@@ -663,9 +663,10 @@ pub fn load_issuers(
     for warning in &warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    let texts: Vec<&[u8]> = sources
-        .iter()
-        .map(|source| source.text.as_bytes())
+    let texts = sources.iter().map(|source| source.text.as_str());
+    let texts: Vec<&[u8]> = texts
+        .chain(issuers.given_key_sets())
+        .map(str::as_bytes)
         .collect();
     let digest = sha256(&texts);
     let digest = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
@@ -676,14 +677,15 @@ pub fn load_issuers(
 fn announce(
     metrics: &Metrics,
     chain: &CertificateChain,
-    issuers: &[IssuerConfiguration],
+    issuers: &[Arc<Issuer>],
     config_digest: &str,
 ) {
-    let wildcard = issuers.iter().filter(|issuer| issuer.is_wildcard).count();
+    let is_wildcard = |issuer: &&Arc<Issuer>| issuer.is_wildcard();
+    let wildcard = issuers.iter().filter(is_wildcard).count();
     metrics.configured_issuers(issuers.len() - wildcard, wildcard);
     let unverified = issuers
         .iter()
-        .filter(|issuer| issuer.skip_email_verification);
+        .filter(|issuer| issuer.rule.skips_email_verification());
     metrics.insecure_settings(unverified.count());
     metrics.configuration("identity", config_digest);
     for certificate in chain.certificates() {
@@ -764,17 +766,19 @@ fn trust_material(
             public_key_der: log.public_key_der,
             created: log.created,
         });
+    // Only people log in with a browser, and only they have an e-mail address.
+    let people = issuers
+        .iter()
+        .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email");
+    let mut oidc_urls: Vec<String> = people.map(|issuer| issuer.url.clone()).collect();
+    // An issuer of several audiences is one issuer.
+    oidc_urls.dedup();
     TrustMaterial {
         ca_url: config.public_url.to_string(),
         operator: config.public_url.authority().to_owned(),
         chain: chain.clone(),
         ct_log: log,
-        // Only people log in with a browser, and only they have an e-mail address.
-        oidc_urls: issuers
-            .iter()
-            .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email")
-            .map(|issuer| issuer.url.clone())
-            .collect(),
+        oidc_urls,
         external: config.external.clone(),
     }
 }

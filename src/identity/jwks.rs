@@ -226,6 +226,15 @@ impl KeyEndpoint {
         }
     }
 
+    /// The text of the key set, where it was given.
+    #[must_use]
+    pub fn given_key_set(&self) -> Option<&str> {
+        match &self.location {
+            KeyLocation::Given(jwks) => Some(jwks),
+            KeyLocation::Discovery | KeyLocation::Url(_) => None,
+        }
+    }
+
     /// Whether this is a pattern.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
