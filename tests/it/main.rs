@@ -16,6 +16,7 @@ mod architecture;
 mod corpora;
 mod description;
 mod documents;
+mod entries;
 mod listening;
 mod operating;
 mod readiness;
