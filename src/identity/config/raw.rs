@@ -119,8 +119,8 @@ mapping! {
 mapping! {
     /// The templates that `ci-provider` issuers share.
     struct RawMetadata {
-        defaults: Entries<Text> = "default-template-values" | "DefaultTemplateValues",
-        extensions: Entries<Text> = "extension-templates" | "ExtensionTemplates",
+        defaults: Entries<Option<Text>> = "default-template-values" | "DefaultTemplateValues",
+        extensions: Entries<Option<Text>> = "extension-templates" | "ExtensionTemplates",
         subject_alternative_name: Text = "subject-alternative-name-template" | "SubjectAlternativeNameTemplate",
         claim_patterns: Entries<Text> = "claim-patterns" | "ClaimPatterns",
     }
