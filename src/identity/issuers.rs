@@ -287,6 +287,12 @@ impl Issuer {
         self.expires.is_some_and(|end| end <= now)
     }
 
+    /// Whether its tokens are accepted at all.
+    #[must_use]
+    pub fn is_in_use(&self, now: OffsetDateTime) -> bool {
+        !self.disabled && !self.has_expired(now)
+    }
+
     /// Whether it stands for many issuers.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {

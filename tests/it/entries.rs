@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::http::Request;
 use crate::support::issuer::{HostileIssuer, Reply, signed_by, with_token};
 use crate::support::server::{TestServer, test_keys};
+use crate::support::wait_for;
 
 /// The entry `name` of an issuer, with these further settings, one a line. The audience is among them.
 fn entry(name: &str, url: &str, settings: &str) -> String {
@@ -124,6 +125,15 @@ fn an_entry_can_limit_algorithms_age_and_skew_and_end() {
     for name in ["ended", "disabled"] {
         assert_eq!(issuer.requests_of(name), 0, "{name}");
     }
+    // Nor are their keys missed.
+    let checks = wait_for("checks of the issuers", || {
+        let text = server.get("/readyz?verbose").text().to_owned();
+        text.contains("-lasting").then_some(text)
+    });
+    assert!(
+        !checks.contains("-ended") && !checks.contains("-disabled"),
+        "{checks}"
+    );
 }
 
 #[test]
