@@ -315,23 +315,25 @@ impl Readiness {
         }
     }
 
-    /// Whether each issuer's keys are there. Only when none has any can nothing be issued.
+    /// Whether the keys of each issuer are there whose tokens are accepted. Only when none has any can nothing be issued.
     fn issuers(&self) -> Vec<Check> {
         let start = Instant::now();
-        let statuses = self.watched.ca.tokens.key_status();
-        let by_url: HashMap<&str, _> = statuses
-            .iter()
-            .map(|status| (status.issuer.as_str(), status))
-            .collect();
-        let policy = self.policy();
-        let issuers = policy.issuers.iter();
-        let exact: Vec<_> = issuers.filter(|issuer| !issuer.is_wildcard()).collect();
+        let ca = &self.watched.ca;
+        let tenants = ca.tokens.key_status().into_iter();
         self.metrics
-            .oidc_tenants(statuses.len().saturating_sub(exact.len()));
-        let mut checks: Vec<Check> = exact
+            .oidc_tenants(tenants.filter(|status| status.is_tenant).count());
+        let now = ca.clock.now();
+        let policy = self.policy();
+        let in_use: Vec<_> = policy
+            .issuers
             .iter()
+            .filter(|issuer| issuer.is_in_use(now))
+            .collect();
+        let exact = in_use.iter().filter(|issuer| !issuer.is_wildcard());
+        let mut checks: Vec<Check> = exact
             .map(|issuer| {
-                let status = by_url.get(issuer.url()).copied();
+                let status = ca.tokens.key_status_of(issuer);
+                let status = status.as_ref();
                 let has_keys = status.is_some_and(|status| status.keys > 0);
                 self.metrics.issuer_keys(&IssuerKeys {
                     issuer: &issuer.id,
@@ -349,7 +351,7 @@ impl Readiness {
                 informational(format!("{ISSUER}{}", issuer.id), start, found)
             })
             .collect();
-        let has_wildcard = exact.len() < policy.issuers.len();
+        let has_wildcard = checks.len() < in_use.len();
         if !has_wildcard && checks.iter().all(|check| !check.ok) {
             for check in &mut checks {
                 check.weight = Weight::Required;

@@ -108,19 +108,21 @@ impl PolicyFiles {
         if self.is_strict && !warnings.is_empty() {
             return Err(refused(warnings));
         }
+        let digest = digest(&sources, &issuers);
         Ok(LoadedPolicy {
             issuers,
             warnings,
-            digest: digest(&sources),
+            digest,
         })
     }
 }
 
-/// The start of the SHA-256 of all texts, hex.
-fn digest(sources: &[Source]) -> String {
-    let texts: Vec<&[u8]> = sources
-        .iter()
-        .map(|source| source.text.as_bytes())
+/// The start of the SHA-256 of all texts, and of the key sets that they name, hex.
+fn digest(sources: &[Source], issuers: &Issuers) -> String {
+    let texts = sources.iter().map(|source| source.text.as_str());
+    let texts: Vec<&[u8]> = texts
+        .chain(issuers.given_key_sets())
+        .map(str::as_bytes)
         .collect();
     let digest = sha256(&texts);
     let digest = digest.iter().take(6);

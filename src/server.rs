@@ -762,17 +762,19 @@ fn trust_material(
             public_key_der: log.public_key_der,
             created: log.created,
         });
+    // Only people log in with a browser, and only they have an e-mail address.
+    let people = issuers
+        .iter()
+        .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email");
+    let mut oidc_urls: Vec<String> = people.map(|issuer| issuer.url.clone()).collect();
+    // An issuer of several audiences is one issuer.
+    oidc_urls.dedup();
     TrustMaterial {
         ca_url: config.public_url.to_string(),
         operator: config.public_url.authority().to_owned(),
         chain: chain.clone(),
         ct_log: log,
-        // Only people log in with a browser, and only they have an e-mail address.
-        oidc_urls: issuers
-            .iter()
-            .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email")
-            .map(|issuer| issuer.url.clone())
-            .collect(),
+        oidc_urls,
         external: config.external.clone(),
     }
 }

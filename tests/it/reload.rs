@@ -30,7 +30,7 @@ fn with_others(trusting: &Trusting, others: &[&str]) -> String {
 /// The issuers that clients are told of.
 fn published(process: &Process) -> usize {
     let answer = http::send(process.address, &Request::get("/api/v2/configuration"));
-    let document: Value = serde_json::from_str(&answer.text()).unwrap();
+    let document: Value = serde_json::from_str(answer.text()).unwrap();
     document["issuers"].as_array().unwrap().len()
 }
 
@@ -41,7 +41,7 @@ fn metric(process: &Process, line: &str) -> bool {
 
 fn readiness(process: &Process) -> Value {
     let answer = http::send(process.address, &Request::get("/readyz"));
-    serde_json::from_str(&answer.text()).unwrap()
+    serde_json::from_str(answer.text()).unwrap()
 }
 
 fn issues(trusting: &Trusting, process: &Process) {

@@ -108,6 +108,9 @@ mapping! {
         max_token_age: Text = "max-token-age" | "MaxTokenAge",
         clock_skew: Text = "clock-skew" | "ClockSkew",
         algorithms: Vec<Text> = "algorithms" | "Algorithms",
+        jwks_uri: Text = "jwks-uri" | "JWKSURI",
+        jwks_file: Text = "jwks-file" | "JWKSFile",
+        token_file: Text = "token-file" | "TokenFile",
         disabled: Spanned<bool> = "disabled" | "Disabled",
         expires: Text = "expires" | "Expires",
     }
