@@ -152,7 +152,9 @@ fn the_examples_of_the_configuration_are_read() {
             "identity.public.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
                 assert_eq!(issuers.configuration().len(), 31);
-                assert!(warnings.is_empty(), "{warnings:?}");
+                // Whoever has an account at one of these issuers can have a certificate: that is what the file is for.
+                let others = warnings.iter().filter(|found| found.code.name() != "MF119");
+                assert_eq!(others.count(), 0, "{warnings:?}");
             }
             other => panic!("nobody reads config/{other}"),
         }
