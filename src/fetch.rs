@@ -6,19 +6,21 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt::{self, Debug};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{CONTENT_ENCODING, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use url::{Host, Url};
+use url::{Host, Origin, Url};
 use x509_parser::parse_x509_certificate;
 
 /// How many redirects are followed.
@@ -157,6 +159,35 @@ impl Debug for ExtraRoots {
 #[error("not one or more PEM blocks of type CERTIFICATE")]
 pub struct InvalidRoots;
 
+/// The files by which the API server of a Kubernetes cluster is reached. They are read for every fetch, because the cluster
+/// replaces them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClusterFiles {
+    /// The certificates of the cluster's CA, in PEM, if they are in a file. It must be there.
+    pub ca: Option<PathBuf>,
+    /// The token of the service account that we run as. Without this file no token is sent.
+    pub token: PathBuf,
+}
+
+impl Default for ClusterFiles {
+    /// Where Fulcio's deployment mounts the one and every cluster the other.
+    fn default() -> Self {
+        Self {
+            ca: Some(PathBuf::from("/var/run/fulcio/ca.crt")),
+            token: PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        }
+    }
+}
+
+/// What a server is asked with, and which server alone.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// Scheme, host and port of the only server that sees the token.
+    pub origin: Origin,
+    /// Where token and roots are, if not where the fetcher knows them to be.
+    pub files: Option<Arc<ClusterFiles>>,
+}
+
 /// What to fetch, and under which rules.
 #[derive(Clone, Debug)]
 pub struct FetchRequest {
@@ -166,8 +197,10 @@ pub struct FetchRequest {
     pub addresses: AddressPolicy,
     /// Whether `http` will do. Otherwise only `https` is asked.
     pub allow_http: bool,
-    /// Roots that are trusted for this fetch, beside the system's.
+    /// Roots that are trusted for this fetch, beside the system's. Those of a credential stand in their place.
     pub extra_roots: Option<Arc<ExtraRoots>>,
+    /// The server's credential. With one, no other server is asked.
+    pub credential: Option<Credential>,
 }
 
 /// Why a document could not be fetched. The texts name neither URL nor address.
@@ -205,6 +238,12 @@ pub enum FetchError {
     /// The URL is not one that may be asked.
     #[error("the URL is not one that may be fetched: https, without user name, of at most 8 KiB")]
     ForbiddenUrl,
+    /// The URL is on another server than the one that the credential is for.
+    #[error("the URL is on another host than the issuer, which our credential is for alone")]
+    ForeignHost,
+    /// A file that the server must be asked with cannot be used.
+    #[error("the CA certificate or the token of the cluster cannot be read")]
+    ClusterFiles,
 }
 
 impl FetchError {
@@ -219,9 +258,12 @@ impl FetchError {
             Self::Status(500..) => "http_5xx",
             Self::Status(_) => "http_4xx",
             Self::Redirect => "redirect",
-            Self::ForbiddenAddress | Self::TooLarge | Self::Compressed | Self::ForbiddenUrl => {
-                "invalid"
-            }
+            Self::ForbiddenAddress
+            | Self::TooLarge
+            | Self::Compressed
+            | Self::ForbiddenUrl
+            | Self::ForeignHost
+            | Self::ClusterFiles => "invalid",
         }
     }
 
@@ -229,14 +271,19 @@ impl FetchError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout | Self::Dns | Self::Connect | Self::Status(429 | 500..) => true,
+            Self::Timeout
+            | Self::Dns
+            | Self::Connect
+            | Self::ClusterFiles
+            | Self::Status(429 | 500..) => true,
             Self::Tls
             | Self::ForbiddenAddress
             | Self::Status(_)
             | Self::Redirect
             | Self::TooLarge
             | Self::Compressed
-            | Self::ForbiddenUrl => false,
+            | Self::ForbiddenUrl
+            | Self::ForeignHost => false,
         }
     }
 }
@@ -308,6 +355,7 @@ pub struct HttpFetcher {
 struct Shared {
     limits: FetchLimits,
     resolver: Arc<dyn Resolver>,
+    cluster_files: ClusterFiles,
     in_flight: Semaphore,
     /// The fetches that may still begin from each host that is being asked.
     hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
@@ -325,13 +373,21 @@ struct ClientRules {
 
 impl HttpFetcher {
     /// Returns a fetcher that works on `runtime`. A rustls provider must be installed in the process.
+    ///
+    /// `cluster_files` are those of the cluster that we run in, if we do.
     #[must_use]
-    pub fn new(runtime: Handle, limits: FetchLimits, resolver: Arc<dyn Resolver>) -> Self {
+    pub fn new(
+        runtime: Handle,
+        limits: FetchLimits,
+        resolver: Arc<dyn Resolver>,
+        cluster_files: ClusterFiles,
+    ) -> Self {
         Self {
             runtime,
             shared: Arc::new(Shared {
                 limits,
                 resolver,
+                cluster_files,
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
                 hosts: Mutex::default(),
                 clients: Mutex::default(),
@@ -354,8 +410,12 @@ impl Fetcher for HttpFetcher {
 }
 
 impl Shared {
-    async fn fetch(&self, request: FetchRequest) -> Result<Vec<u8>, FetchError> {
+    async fn fetch(&self, mut request: FetchRequest) -> Result<Vec<u8>, FetchError> {
         check_url(&request.url, &request)?;
+        let token = match request.credential.take() {
+            Some(credential) => credential.apply_to(&mut request, &self.cluster_files)?,
+            None => None,
+        };
         // The host's turn first: whoever waits for a slow host takes no turn from the others.
         let host = self.host(request.url.authority());
         let _turns = (
@@ -369,11 +429,12 @@ impl Shared {
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             check_url(&url, &request)?;
-            let response = client
-                .get(url.clone())
-                .send()
-                .await
-                .map_err(|error| classify(&error))?;
+            let mut asked = client.get(url.clone());
+            if let Some(token) = &token {
+                // Redirects lead to the same server only.
+                asked = asked.header(AUTHORIZATION, token.clone());
+            }
+            let response = asked.send().await.map_err(|error| classify(&error))?;
             match response.status().as_u16() {
                 200 => return self.body(response).await,
                 301 | 302 | 303 | 307 | 308 => url = redirect_target(&url, &response)?,
@@ -395,9 +456,7 @@ impl Shared {
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, FetchError> {
-        let is_plain = |coding: &reqwest::header::HeaderValue| {
-            coding.as_bytes().eq_ignore_ascii_case(b"identity")
-        };
+        let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
         if !response
             .headers()
             .get_all(CONTENT_ENCODING)
@@ -454,6 +513,56 @@ impl Shared {
             .collect::<Result<Vec<_>, _>>()?;
         builder.tls_certs_merge(roots).build()
     }
+}
+
+impl Credential {
+    /// Puts the cluster's roots into a request, and returns the header with the token, if there is one.
+    fn apply_to(
+        &self,
+        request: &mut FetchRequest,
+        default_files: &ClusterFiles,
+    ) -> Result<Option<HeaderValue>, FetchError> {
+        let files = self.files.as_deref().unwrap_or(default_files);
+        if request.url.origin() != self.origin {
+            return Err(FetchError::ForeignHost);
+        }
+        if let Some(path) = &files.ca {
+            let pem = read_small(path)?.ok_or_else(|| unreadable(path, "it is not there"))?;
+            let roots = ExtraRoots::parse(&pem).map_err(|error| unreadable(path, error))?;
+            request.extra_roots = Some(Arc::new(roots));
+        }
+        let path = &files.token;
+        // In the clear it would be anyone's.
+        let token = Some(path).filter(|_| request.url.scheme() == "https");
+        let Some(token) = token.map(|path| read_small(path)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let header = HeaderValue::from_str(&format!("Bearer {}", token.trim()));
+        let mut header = header.map_err(|error| unreadable(path, error))?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
+/// Reads a file of the cluster; nothing if it is not there.
+fn read_small(path: &Path) -> Result<Option<String>, FetchError> {
+    const MAX_OCTETS: u64 = 1 << 20;
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if !metadata.is_file() => return Err(unreadable(path, "it is not a file")),
+        Ok(_) | Err(_) => {}
+    }
+    let file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let mut text = String::new();
+    let read = file.take(MAX_OCTETS).read_to_string(&mut text);
+    read.map_err(|error| unreadable(path, error))?;
+    Ok(Some(text))
+}
+
+/// The path is for the operator's eyes: the error is told to clients.
+fn unreadable(path: &Path, why: impl fmt::Display) -> FetchError {
+    tracing::warn!(path = %path.display(), %why, "a file that the cluster's API server is asked with cannot be used");
+    FetchError::ClusterFiles
 }
 
 /// Checks a URL before it is asked: the first one and the target of every redirect.
@@ -688,6 +797,14 @@ mod tests {
         fetcher_asking(Arc::new(SystemResolver))
     }
 
+    /// No cluster: neither file is there.
+    fn nowhere() -> ClusterFiles {
+        ClusterFiles {
+            ca: Some(PathBuf::from("/nowhere/ca.crt")),
+            token: PathBuf::from("/nowhere/token"),
+        }
+    }
+
     fn fetcher_asking(resolver: Arc<dyn Resolver>) -> HttpFetcher {
         // Only the first test to come here installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -695,7 +812,7 @@ mod tests {
             total: Duration::from_millis(500),
             ..FetchLimits::default()
         };
-        HttpFetcher::new(Handle::current(), limits, resolver)
+        HttpFetcher::new(Handle::current(), limits, resolver, nowhere())
     }
 
     /// Gives a name these addresses, one answer after another.
@@ -729,6 +846,7 @@ mod tests {
             addresses: AddressPolicy::Exact,
             allow_http: true,
             extra_roots: None,
+            credential: None,
         }
     }
 
@@ -1011,7 +1129,8 @@ mod tests {
             total: Duration::from_secs(30),
             ..FetchLimits::default()
         };
-        let fetcher = HttpFetcher::new(Handle::current(), limits, Arc::new(SystemResolver));
+        let resolver = Arc::new(SystemResolver);
+        let fetcher = HttpFetcher::new(Handle::current(), limits, resolver, nowhere());
         let waiting: Vec<_> = (0..3 * MAX_IN_FLIGHT)
             .map(|_| fetcher.get(request(slow.url("/"))))
             .collect();
@@ -1203,6 +1322,128 @@ mod tests {
         let (certificate, _) = certificate("localhost", |_| {});
         let fetched = get_over_tls(port, &certificate.pem()).await;
         assert_eq!(fetched, Err(FetchError::Tls));
+    }
+
+    /// A cluster: its API server, and the folder in which its files are.
+    async fn cluster(
+        answers: impl FnOnce(u16) -> HashMap<&'static str, Answer>,
+    ) -> (Server, ClusterFiles, tempfile::TempDir) {
+        let (certificate, key) = certificate("localhost", |_| {});
+        let server = tls_server(vec![certificate.der().clone()], &key, answers).await;
+        let folder = tempfile::tempdir().unwrap();
+        let files = ClusterFiles {
+            ca: Some(folder.path().join("ca.crt")),
+            token: folder.path().join("token"),
+        };
+        std::fs::write(files.ca.as_ref().unwrap(), certificate.pem()).unwrap();
+        std::fs::write(&files.token, "first\n").unwrap();
+        (server, files, folder)
+    }
+
+    fn with_credential(url: &Url, files: &ClusterFiles) -> FetchRequest {
+        let credential = Credential {
+            origin: url.origin(),
+            files: Some(Arc::new(files.clone())),
+        };
+        FetchRequest {
+            credential: Some(credential),
+            ..request(url.clone())
+        }
+    }
+
+    fn bearers(server: &Server) -> Vec<Option<String>> {
+        let heads = server.requests.lock().unwrap();
+        let bearer = |head: &String| {
+            let line = head
+                .lines()
+                .find_map(|line| line.strip_prefix("authorization: "));
+            line.map(str::to_owned)
+        };
+        heads.iter().map(bearer).collect()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_asked_with_its_ca_and_the_token_of_the_moment() {
+        let (server, files, _folder) =
+            cluster(|_| HashMap::from([("/", ok("", b"{}")), ("/moved", redirect("/"))])).await;
+        let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
+        let fetcher = fetcher();
+        let get = || fetcher.get(with_credential(&url, &files));
+        assert_eq!(get().await.unwrap(), b"{}");
+        std::fs::write(&files.token, "second").unwrap();
+        assert_eq!(get().await.unwrap(), b"{}");
+        let moved = with_credential(&url.join("moved").unwrap(), &files);
+        assert_eq!(fetcher.get(moved).await.unwrap(), b"{}");
+        std::fs::remove_file(&files.token).unwrap();
+        assert_eq!(get().await.unwrap(), b"{}");
+        let bearer = |token: &str| Some(format!("Bearer {token}"));
+        let second = bearer("second");
+        assert_eq!(
+            bearers(&server),
+            [
+                bearer("first"),
+                second.clone(),
+                second.clone(),
+                second,
+                None
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_token_of_a_cluster_is_for_its_api_server_alone() {
+        let (server, files, _folder) = cluster(|port| {
+            let away = redirect(&format!("https://127.0.0.1:{port}/"));
+            HashMap::from([("/", ok("", b"{}")), ("/away", away)])
+        })
+        .await;
+        let at = |host: &str, path: &str| {
+            Url::parse(&format!("https://{host}:{}{path}", server.port)).unwrap()
+        };
+        let own = at("localhost", "/");
+        for elsewhere in [
+            at("127.0.0.1", "/"),
+            Url::parse("https://localhost/").unwrap(),
+            Url::parse(&format!("https://LOCALHOST.:{}/", server.port)).unwrap(),
+        ] {
+            let request = FetchRequest {
+                url: elsewhere.clone(),
+                ..with_credential(&own, &files)
+            };
+            let fetched = fetcher().get(request).await;
+            assert_eq!(fetched, Err(FetchError::ForeignHost), "{elsewhere}");
+        }
+        let away = with_credential(&at("localhost", "/away"), &files);
+        assert_eq!(fetcher().get(away).await, Err(FetchError::Redirect));
+        assert_eq!(server.paths(), ["/away"]);
+
+        // In the clear it is kept back.
+        let plain = Server::start(|_| HashMap::from([("/", ok("", b"{}"))])).await;
+        let request = with_credential(&plain.url("/"), &files);
+        assert_eq!(fetcher().get(request).await.unwrap(), b"{}");
+        assert_eq!(bearers(&plain), [None]);
+    }
+
+    #[tokio::test]
+    async fn files_of_a_cluster_that_cannot_be_used_end_the_fetch() {
+        let (server, files, folder) = cluster(|_| HashMap::from([("/", ok("", b"{}"))])).await;
+        let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
+        let text = folder.path().join("text");
+        std::fs::write(&text, "two\nlines").unwrap();
+        let ca = files.ca.clone();
+        let token = files.token.clone();
+        for (ca, token) in [
+            (Some(folder.path().join("missing")), token.clone()),
+            (Some(folder.path().to_owned()), token.clone()),
+            (Some(text.clone()), token),
+            (ca.clone(), text),
+            (ca, folder.path().to_owned()),
+        ] {
+            let request = with_credential(&url, &ClusterFiles { ca, token });
+            let fetched = fetcher().get(request).await;
+            assert_eq!(fetched, Err(FetchError::ClusterFiles));
+        }
+        assert!(server.paths().is_empty());
     }
 
     #[tokio::test]

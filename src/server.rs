@@ -26,7 +26,7 @@ use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
 use crate::ctlog::metered::MeteredLog;
-use crate::fetch::{FetchLimits, HttpFetcher, Resolver};
+use crate::fetch::{ClusterFiles, FetchLimits, HttpFetcher, Resolver};
 use crate::identity::config::source;
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
@@ -62,6 +62,8 @@ pub struct Environment {
     pub random: Arc<dyn Random>,
     /// The addresses of the issuers' hosts.
     pub resolver: Arc<dyn Resolver>,
+    /// What a Kubernetes cluster gives to those who run in it.
+    pub cluster_files: ClusterFiles,
 }
 
 /// Why a server does not start. Each says what to do.
@@ -341,6 +343,7 @@ impl Server {
             clock,
             random,
             resolver,
+            cluster_files,
         } = environment.clone();
         let Parts {
             runtime,
@@ -364,6 +367,7 @@ impl Server {
             runtime.handle().clone(),
             FetchLimits::default(),
             resolver,
+            cluster_files,
         ));
         let limits = KeySourceLimits::default();
         let keys = KeySource::new(

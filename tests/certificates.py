@@ -21,8 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 import der
 from client import (
-    CHALLENGE, CSR, V1, V2, Trust, chain_of, client_keys, email_identity, github_identity, pem_certificate,
-    plain_request, spki, uri_identity,
+    CHALLENGE, CSR, V1, V2, Trust, chain_of, client_keys, email_identity, identities, pem_certificate, plain_request, spki,
 )
 from harness import Checks, binary, dev, holds, same, succeed
 
@@ -212,7 +211,7 @@ def main():
             for path in (V1, V2):
                 for proof in (CHALLENGE, CSR):
                     check_certificate(checks, server, trust, path, proof, key, email, "email")
-        for kind, identity in (("URI", uri_identity(server)), ("GitHub workflow", github_identity(server))):
+        for kind, identity in identities(server):
             for path in (V1, V2):
                 check_certificate(checks, server, trust, path, CHALLENGE, keys[0], identity, kind)
         check_log(checks, server, trust)

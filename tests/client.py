@@ -110,6 +110,82 @@ def github_identity(server):
     return uri_in_san(token, web + claims["job_workflow_ref"], facts(claims, build))
 
 
+def spiffe_identity(server):
+    subject = "spiffe://dev.example/ns/prod/sa/builder"
+    token = server.token({"sub": subject}, issuer="/spiffe")
+    return uri_in_san(token, subject, facts(claims_of(token)))
+
+
+def username_identity(server):
+    """An otherName whose value is a UTF8String (RFC 5280, section 4.2.1.6)."""
+    token = server.token({"sub": "älice"}, issuer="/username")
+    name = f"älice!{server.url.split('//')[1].split(':')[0]}"
+    kind = "1.3.6.1.4.1.57264.1.7"
+    value = der.encode(0xA0, der.encode(der.UTF8_STRING, name.encode()))
+    san = der.encode(0xA0, der.oid(kind) + value)
+    return Identity(token, "älice", san, f"othername: {kind}::{name}", facts(claims_of(token)))
+
+
+def kubernetes_identity(server):
+    token = server.token({"preset": "kubernetes"}, issuer="/kubernetes")
+    details = claims_of(token)["kubernetes.io"]
+    url = f"https://kubernetes.io/namespaces/{details['namespace']}/serviceaccounts/{details['serviceaccount']['name']}"
+    return uri_in_san(token, url, facts(claims_of(token)))
+
+
+def chainguard_identity(server):
+    token = server.token({"preset": "chainguard"}, issuer="/chainguard")
+    claims = claims_of(token)
+    return uri_in_san(token, f"{claims['iss']}/{claims['sub']}", facts(claims))
+
+
+def gitlab_identity(server):
+    token = server.token({"preset": "gitlab"}, issuer="/gitlab")
+    claims = claims_of(token)
+    web, config = "https://gitlab.com/", f"https://{claims['ci_config_ref_uri']}"
+    build = (
+        (9, config), (10, claims["ci_config_sha"]), (11, claims["runner_environment"]),
+        (12, web + claims["project_path"]), (13, claims["sha"]), (14, f"refs/heads/{claims['ref']}"),
+        (15, claims["project_id"]), (16, web + claims["namespace_path"]), (17, claims["namespace_id"]),
+        (18, config), (19, claims["ci_config_sha"]), (20, claims["pipeline_source"]),
+        (21, f"{web}{claims['project_path']}/-/jobs/{claims['job_id']}"), (22, claims["project_visibility"]),
+    )
+    return uri_in_san(token, config, facts(claims, build))
+
+
+def buildkite_identity(server):
+    token = server.token({"preset": "buildkite"}, issuer="/buildkite")
+    claims = claims_of(token)
+    url = f"https://buildkite.com/{claims['organization_slug']}/{claims['pipeline_slug']}"
+    return uri_in_san(token, url, facts(claims))
+
+
+def codefresh_identity(server):
+    token = server.token({"preset": "codefresh"}, issuer="/codefresh")
+    claims = claims_of(token)
+    web = "https://g.codefresh.io/"
+    run = f"{web}build/{claims['workflow_id']}"
+    build = (
+        (9, run), (11, claims["runner_environment"]), (12, claims["scm_repo_url"]), (14, claims["scm_ref"]),
+        (18, f"{web}api/pipelines/{claims['pipeline_id']}"), (21, run),
+    )
+    ids = f"{claims['account_id']}/{claims['pipeline_id']}"
+    return uri_in_san(token, f"{web}{claims['account_name']}/{claims['pipeline_name']}:{ids}", facts(claims, build))
+
+
+def identities(server):
+    """One identity of each type but `email`, with what it is called."""
+    yield "URI", uri_identity(server)
+    yield "user name", username_identity(server)
+    yield "SPIFFE ID", spiffe_identity(server)
+    yield "service account", kubernetes_identity(server)
+    yield "Chainguard identity", chainguard_identity(server)
+    yield "GitHub workflow", github_identity(server)
+    yield "GitLab pipeline", gitlab_identity(server)
+    yield "Buildkite job", buildkite_identity(server)
+    yield "Codefresh workflow", codefresh_identity(server)
+
+
 def uri_in_san(token, uri, said):
     return Identity(token, claims_of(token)["sub"], der.encode(0x86, uri.encode()), f"URI:{uri}", said)
 

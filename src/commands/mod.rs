@@ -8,7 +8,7 @@ use rustix::process::umask;
 
 use crate::clock::SystemClock;
 use crate::config::ConfigError;
-use crate::fetch::SystemResolver;
+use crate::fetch::{ClusterFiles, SystemResolver};
 use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
@@ -147,6 +147,7 @@ pub fn run() -> ExitCode {
         clock: std::sync::Arc::new(SystemClock),
         random: std::sync::Arc::new(SystemRandomness),
         resolver: std::sync::Arc::new(SystemResolver),
+        cluster_files: ClusterFiles::default(),
     };
     let result = match cli.command {
         Command::Dev(arguments) => dev::run(&arguments, &environment),

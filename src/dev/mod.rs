@@ -23,28 +23,38 @@ struct IssuerKind {
     suffix: &'static str,
     /// Its type in the identity file.
     type_name: &'static str,
-    /// Further members of its entry, as YAML lines; `{base}` stands for the server's URL.
+    /// Further members of its entry, as YAML lines; `{base}` stands for the server's URL, `{host}` for
+    /// its host.
     settings: &'static str,
 }
 
 /// One issuer for each type, so that every kind of certificate can be tried.
-const ISSUERS: [IssuerKind; 3] = [
-    IssuerKind {
-        suffix: "",
-        type_name: "email",
-        settings: "",
-    },
-    IssuerKind {
-        suffix: "/uri",
-        type_name: "uri",
-        settings: "    subject-domain: {base}\n",
-    },
-    IssuerKind {
-        suffix: "/github",
-        type_name: "github-workflow",
-        settings: "",
-    },
+const ISSUERS: [IssuerKind; 10] = [
+    IssuerKind::new("", "email", ""),
+    IssuerKind::new("/uri", "uri", "    subject-domain: {base}\n"),
+    IssuerKind::new("/username", "username", "    subject-domain: {host}\n"),
+    IssuerKind::new(
+        "/spiffe",
+        "spiffe",
+        "    spiffe-trust-domain: dev.example\n",
+    ),
+    IssuerKind::new("/kubernetes", "kubernetes", ""),
+    IssuerKind::new("/chainguard", "chainguard-identity", ""),
+    IssuerKind::new("/github", "github-workflow", ""),
+    IssuerKind::new("/gitlab", "gitlab-pipeline", ""),
+    IssuerKind::new("/buildkite", "buildkite-job", ""),
+    IssuerKind::new("/codefresh", "codefresh-workflow", ""),
 ];
+
+impl IssuerKind {
+    const fn new(suffix: &'static str, type_name: &'static str, settings: &'static str) -> Self {
+        Self {
+            suffix,
+            type_name,
+            settings,
+        }
+    }
+}
 
 /// The issuers of a development server, at `{base}/dev/oidc…`.
 #[derive(Debug)]
@@ -79,9 +89,14 @@ impl DevIssuers {
     /// An identity file that trusts these issuers and no other.
     #[must_use]
     pub fn identity_file(&self) -> String {
+        let authority = self.base.split_once("://").map_or("", |(_, rest)| rest);
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
         let entries = ISSUERS.iter().map(|kind| {
             let url = format!("{}{ISSUER_PATH}{}", self.base, kind.suffix);
             let settings = kind.settings.replace("{base}", &self.base);
+            let settings = settings.replace("{host}", host);
             let type_name = kind.type_name;
             format!("  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: {type_name}\n{settings}")
         });

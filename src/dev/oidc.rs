@@ -62,7 +62,7 @@ pub enum TestIssuerError {
     Cryptography,
     /// A parameter of the query is unknown or has a value that is not accepted.
     #[error(
-        "the parameter `{0}` is not accepted; use email, sub, preset=github, claim.NAME, aud, ttl (seconds), alg (RS256 or ES256)"
+        "the parameter `{0}` is not accepted; use email, sub, preset (github, gitlab, buildkite, codefresh, kubernetes or chainguard), claim.NAME, aud, ttl (seconds), alg (RS256 or ES256)"
     )]
     Parameter(String),
 }
@@ -200,6 +200,91 @@ impl TestClaims {
             .with("actor", "mona")
     }
 
+    /// The claims that GitLab gives to a job on the main branch of `project`, written `group/name`.
+    #[must_use]
+    pub fn gitlab(project: &str) -> Self {
+        let (group, _) = project.rsplit_once('/').unwrap_or((project, ""));
+        let config = format!("gitlab.com/{project}//.gitlab-ci.yml@refs/heads/main");
+        let commit = "714a629c0b401fdce83e847fc9589983fc6f46bc";
+        Self::subject(&format!("project_path:{project}:ref_type:branch:ref:main"))
+            .with("project_path", project)
+            .with("project_id", "20")
+            .with("project_visibility", "public")
+            .with("namespace_path", group)
+            .with("namespace_id", "72")
+            .with("pipeline_id", "574")
+            .with("pipeline_source", "push")
+            .with("job_id", "302")
+            .with("ref", "main")
+            .with("ref_type", "branch")
+            .with("sha", commit)
+            .with("runner_id", 1)
+            .with("runner_environment", "gitlab-hosted")
+            .with("ci_config_ref_uri", config)
+            .with("ci_config_sha", commit)
+    }
+
+    /// The claims that Buildkite gives to a job of `organization`'s pipeline.
+    #[must_use]
+    pub fn buildkite(organization: &str, pipeline: &str) -> Self {
+        let subject =
+            format!("organization:{organization}:pipeline:{pipeline}:ref:refs/heads/main");
+        Self::subject(&subject)
+            .with("organization_slug", organization)
+            .with("pipeline_slug", pipeline)
+            .with("build_number", 1)
+            .with("build_commit", "9f3182061f1e2cca4702c368cbc039b7dc9d4485")
+            .with("job_id", "0184990a-477b-4fa8-9968-496074483cee")
+    }
+
+    /// The claims that Codefresh gives to a workflow of `account`'s pipeline, written `project/name`.
+    #[must_use]
+    pub fn codefresh(account: &str, pipeline: &str) -> Self {
+        Self::subject("account:628a80b693a15c0f9c13ab75:pipeline:65e5a53e52853dc51a5b0cc1")
+            .with("account_id", "628a80b693a15c0f9c13ab75")
+            .with("account_name", account)
+            .with("pipeline_id", "65e5a53e52853dc51a5b0cc1")
+            .with("pipeline_name", pipeline)
+            .with("workflow_id", "65e5a53e52853dc51a5b0cc2")
+            .with("scm_repo_url", "https://github.com/acme/app")
+            .with("scm_ref", "main")
+            .with("runner_environment", "hybrid")
+    }
+
+    /// The claims that a Kubernetes cluster gives to a pod that runs as a service account.
+    #[must_use]
+    pub fn kubernetes(namespace: &str, account: &str) -> Self {
+        let details = json!({
+            "namespace": namespace,
+            "pod": { "name": "build-7", "uid": "49ad3572-b3dd-43a6-8d77-5858d3660275" },
+            "serviceaccount": { "name": account, "uid": "f5720c1d-e152-4356-a897-11b07aff165d" },
+        });
+        Self::subject(&format!("system:serviceaccount:{namespace}:{account}"))
+            .with("kubernetes.io", details)
+    }
+
+    /// The claims that Chainguard gives to a service.
+    #[must_use]
+    pub fn chainguard(identity: &str) -> Self {
+        let actor = json!({ "iss": "https://issuer.example/", "sub": "catalog-syncer", "aud": "chainguard" });
+        Self::subject(identity)
+            .with("act", actor)
+            .with("internal", json!({ "service-principal": "CATALOG_SYNCER" }))
+    }
+
+    /// The claims that a query names so.
+    fn preset(name: &str, repository: &str) -> Option<Self> {
+        Some(match name {
+            "github" => Self::github(repository),
+            "gitlab" => Self::gitlab(repository),
+            "buildkite" => Self::buildkite("acme", "app"),
+            "codefresh" => Self::codefresh("acme", "app/release"),
+            "kubernetes" => Self::kubernetes("default", "builder"),
+            "chainguard" => Self::chainguard("720909c9f5279097d847ad02120d2a2b/4c1b5f3a9de1b52d"),
+            _ => return None,
+        })
+    }
+
     /// Sets a claim.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -279,7 +364,7 @@ impl TestIssuer {
 
     /// The token that a query asks for, such as `email=dev@example.com&ttl=300`.
     ///
-    /// `email`, `sub` or `preset=github` choose the claims; `claim.NAME` sets one, as text; `aud`, `ttl` (seconds, negative
+    /// `email`, `sub` or `preset`, such as `github`, choose the claims; `claim.NAME` sets one, as text; `aud`, `ttl` (seconds, negative
     /// for a token that has expired) and `alg` have defaults.
     ///
     /// # Errors
@@ -287,7 +372,7 @@ impl TestIssuer {
     pub fn token_for_query(&self, query: &str) -> Result<String, TestIssuerError> {
         let mut email = None;
         let mut subject = None;
-        let mut is_github = false;
+        let mut preset = None;
         let mut audience = DEFAULT_AUDIENCE.to_owned();
         let mut ttl = DEFAULT_TTL;
         let mut algorithm = TestAlgorithm::default();
@@ -297,7 +382,7 @@ impl TestIssuer {
             match (&*name, &*value) {
                 ("email", address) => email = Some(address.to_owned()),
                 ("sub", text) => subject = Some(text.to_owned()),
-                ("preset", "github") => is_github = true,
+                ("preset", name) => preset = Some(name.to_owned()),
                 ("aud", text) => audience = text.to_owned(),
                 ("ttl", text) => {
                     let seconds = text
@@ -316,15 +401,16 @@ impl TestIssuer {
                 }
             }
         }
-        let mut claims = if is_github {
-            let repository = overrides.iter().find(|(claim, _)| claim == "repository");
-            TestClaims::github(repository.map_or("acme/app", |(_, repository)| repository))
-        } else {
-            match (&email, &subject) {
-                (Some(address), _) => TestClaims::email(address),
-                (None, Some(subject)) => TestClaims::subject(subject),
-                (None, None) => TestClaims::email("dev@example.com"),
+        let mut claims = match (&preset, &email, &subject) {
+            (Some(name), ..) => {
+                let repository = overrides.iter().find(|(claim, _)| claim == "repository");
+                let repository = repository.map_or("acme/app", |(_, repository)| repository);
+                let unknown = || TestIssuerError::Parameter("preset".to_owned());
+                TestClaims::preset(name, repository).ok_or_else(unknown)?
             }
+            (None, Some(address), _) => TestClaims::email(address),
+            (None, None, Some(subject)) => TestClaims::subject(subject),
+            (None, None, None) => TestClaims::email("dev@example.com"),
         };
         claims = claims.with("aud", audience);
         if let Some(subject) = subject {
@@ -416,7 +502,7 @@ mod tests {
     fn parameters_that_mean_nothing_are_refused() {
         for query in [
             "mail=x",
-            "preset=gitlab",
+            "preset=jenkins",
             "ttl=soon",
             "ttl=86401",
             "alg=none",

@@ -31,6 +31,17 @@ pub enum TokenError {
         "the issuer {0} is not configured; the claim `iss` must equal a configured issuer octet for octet"
     )]
     UnknownIssuer(Excerpt),
+    /// The issuer's entry is switched off.
+    #[error("tokens of the issuer {0} are refused at present")]
+    IssuerDisabled(Excerpt),
+    /// The issuer's entry has ended.
+    #[error("tokens of the issuer {issuer} are refused since {end}")]
+    IssuerExpired {
+        /// The issuer's URL.
+        issuer: Excerpt,
+        /// When it ended, RFC 3339.
+        end: String,
+    },
     /// The issuer's keys cannot be had at the moment: network, time-out, server error. Trying again may help.
     #[error("the keys of issuer {issuer} cannot be fetched: {why}; try again later")]
     KeysUnavailable {
@@ -71,7 +82,7 @@ pub enum TokenError {
         /// How long ago, in whole seconds.
         seconds: i64,
     },
-    /// `nbf` is more than five minutes ahead.
+    /// `nbf` is more than five minutes ahead, or than the issuer's entry allows.
     #[error(
         "the ID token is not valid before {start}, {seconds} s after the server's time; compare the clocks"
     )]
@@ -81,6 +92,33 @@ pub enum TokenError {
         /// How far ahead, in whole seconds.
         seconds: i64,
     },
+    /// `iat` lies ahead, and the issuer's entry limits how far.
+    #[error(
+        "the ID token was issued at {issued}, {seconds} s after the server's time; compare the clocks"
+    )]
+    IssuedAhead {
+        /// The claim, RFC 3339.
+        issued: String,
+        /// How far ahead, in whole seconds.
+        seconds: i64,
+    },
+    /// `iat` lies longer ago than the issuer's entry allows.
+    #[error(
+        "the ID token was issued at {issued}, {seconds} s before the server's time, expected at most {limit} s; fetch a fresh one"
+    )]
+    TooOld {
+        /// The claim, RFC 3339.
+        issued: String,
+        /// How long ago, in whole seconds.
+        seconds: i64,
+        /// The longest time, in whole seconds.
+        limit: i64,
+    },
+    /// The issuer's entry limits the age of tokens, and this one does not tell it.
+    #[error(
+        "the ID token has no claim `iat`, and the server limits the age of this issuer's tokens"
+    )]
+    AgeUnknown,
     /// `aud` holds no configured audience.
     #[error("the ID token is for audience {found}, expected \"{expected}\"")]
     AudienceMismatch {
@@ -89,6 +127,9 @@ pub enum TokenError {
         /// The configured ones.
         expected: String,
     },
+    /// `aud` holds audiences of several entries for the issuer.
+    #[error("the ID token is for audience {0}, which several entries of its issuer are for")]
+    AmbiguousAudience(Excerpt),
     /// A claim that the issuer's type needs is not there, or empty.
     #[error("the ID token has no claim `{claim}`, which the issuer's type needs")]
     MissingClaim {
@@ -150,17 +191,20 @@ impl TokenError {
             Self::Malformed(_) | Self::InvalidClaim { .. } => Reason::MalformedToken,
             Self::UnsupportedAlgorithm { .. } => Reason::UnsupportedAlg,
             Self::UnknownIssuer(_) => Reason::IssuerUnknown,
+            Self::IssuerDisabled(_) => Reason::IssuerDisabled,
+            Self::IssuerExpired { .. } => Reason::IssuerExpired,
             Self::KeysUnavailable { .. } | Self::KeysWrong { .. } => Reason::IssuerUnavailable,
             Self::TooManyIssuers(_) => Reason::RateLimited,
             Self::UnknownKey { .. } => Reason::UnknownKey,
             Self::BadSignature(_) => Reason::BadTokenSignature,
             Self::Expired { .. } => Reason::TokenExpired,
-            Self::NotYetValid { .. } => Reason::TokenNotYetValid,
+            Self::NotYetValid { .. } | Self::IssuedAhead { .. } => Reason::TokenNotYetValid,
+            Self::TooOld { .. } | Self::AgeUnknown => Reason::TokenTooOld,
             Self::AudienceMismatch { .. } => Reason::AudienceMismatch,
             Self::MissingClaim { .. } => Reason::MissingClaim,
             Self::EmailNotVerified => Reason::EmailNotVerified,
             Self::InvalidEmail { .. } => Reason::InvalidEmail,
-            Self::AmbiguousSubject { .. } => Reason::AmbiguousIdentity,
+            Self::AmbiguousSubject { .. } | Self::AmbiguousAudience(_) => Reason::AmbiguousIdentity,
             Self::SubjectDomainMismatch { .. } => Reason::SubjectDomainMismatch,
             Self::SpiffeDomainMismatch { .. } => Reason::SpiffeDomainMismatch,
             Self::Provider(_) => Reason::TemplateError,

@@ -8,21 +8,21 @@ use time::{Duration, OffsetDateTime};
 
 use super::claims::IdentityRule;
 use super::config::{self, Finding, Source};
-use super::jwks::KeyEndpoint;
+use super::jwks::{CLUSTER_ISSUER, ClusterAccess, KeyEndpoint};
 use super::jws::Algorithm;
 use super::rules::ClaimRules;
 
 /// The issuers that tokens are accepted from: one checked version of the identity file.
 #[derive(Debug)]
 pub struct Issuers {
-    /// By the exact URL that tokens carry as `iss`.
-    exact: HashMap<String, Arc<Issuer>>,
+    /// By the exact URL that tokens carry as `iss`; several for one URL have different audiences.
+    exact: HashMap<String, Group>,
     /// The pattern with the most literal characters first; equals do not overlap.
     wildcards: Vec<(Pattern, Arc<Issuer>)>,
 }
 
 /// One configured issuer: an entry of the identity file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
     /// A short name for metrics and logs: from the file, or made of host and path.
     pub id: Arc<str>,
@@ -40,6 +40,13 @@ pub struct Issuer {
     pub expires: Option<OffsetDateTime>,
     /// Where its keys are, and under which rules they are fetched. For a wildcard entry the URL is its pattern.
     pub endpoint: Arc<KeyEndpoint>,
+}
+
+/// The entries for one URL, in the order of the file.
+#[derive(Clone, Debug)]
+struct Group {
+    first: Arc<Issuer>,
+    others: Arc<[Arc<Issuer>]>,
 }
 
 /// What an entry asks of tokens beyond what holds for every issuer. The default asks nothing.
@@ -82,6 +89,46 @@ pub struct MatchedIssuer {
     pub issuer: Arc<Issuer>,
     /// Where the keys of this very issuer are.
     pub endpoint: Arc<KeyEndpoint>,
+    /// Further entries for the same URL, with other audiences.
+    others: Arc<[Arc<Issuer>]>,
+}
+
+impl MatchedIssuer {
+    /// Chooses among entries for one URL the one for a token with these audiences. When none is, or there is only one, the
+    /// first stays: its audiences will be found missing.
+    #[must_use]
+    pub fn for_audiences(self, audiences: &[&str]) -> Self {
+        if self.issuer.accepts(audiences) {
+            return self;
+        }
+        let chosen = self.others.iter().find(|issuer| issuer.accepts(audiences));
+        match chosen.map(Arc::clone) {
+            Some(issuer) => Self {
+                endpoint: Arc::clone(&issuer.endpoint),
+                others: std::iter::once(&self.issuer)
+                    .chain(self.others.iter())
+                    .filter(|other| !Arc::ptr_eq(other, &issuer))
+                    .map(Arc::clone)
+                    .collect(),
+                issuer,
+            },
+            None => self,
+        }
+    }
+
+    /// Whether another entry for the same URL accepts one of the audiences too.
+    #[must_use]
+    pub fn is_ambiguous(&self, audiences: &[&str]) -> bool {
+        self.others.iter().any(|issuer| issuer.accepts(audiences))
+    }
+
+    /// The audiences of all entries for the URL.
+    pub fn expected_audiences(&self) -> impl Iterator<Item = &str> {
+        let entries = std::iter::once(&self.issuer).chain(self.others.iter());
+        entries
+            .flat_map(|issuer| &issuer.audiences)
+            .map(String::as_str)
+    }
 }
 
 impl Issuers {
@@ -108,31 +155,53 @@ impl Issuers {
         config::read(sources, now)
     }
 
-    /// Puts checked entries together. The configuration has made sure that URLs are unique and that patterns which
-    /// can match the same URL differ in their number of literal characters.
-    pub(super) fn new(exact: Vec<Issuer>, wildcards: Vec<(Pattern, Issuer)>) -> Self {
-        let exact = exact
-            .into_iter()
-            .map(|issuer| (issuer.endpoint.issuer.clone(), Arc::new(issuer)));
+    /// Puts checked entries together. The configuration has made sure that entries for one URL have no audience in common,
+    /// and that patterns which can match the same URL differ in their number of literal characters.
+    pub(super) fn new(mut exact: Vec<Issuer>, mut wildcards: Vec<(Pattern, Issuer)>) -> Self {
+        let is_in_cluster = exact.iter().any(|issuer| issuer.url() == CLUSTER_ISSUER)
+            || wildcards
+                .iter()
+                .any(|(pattern, _)| pattern.matches(CLUSTER_ISSUER));
+        if is_in_cluster {
+            let wildcards = wildcards.iter_mut().map(|(_, issuer)| issuer);
+            exact
+                .iter_mut()
+                .chain(wildcards)
+                .for_each(Issuer::join_cluster);
+        }
+        let mut by_url: HashMap<String, Vec<Arc<Issuer>>> = HashMap::new();
+        for issuer in exact {
+            let of_url = by_url.entry(issuer.endpoint.issuer.clone()).or_default();
+            of_url.push(Arc::new(issuer));
+        }
+        let groups = by_url.into_iter().filter_map(|(url, entries)| {
+            let (first, others) = entries.split_first()?;
+            let group = Group {
+                first: Arc::clone(first),
+                others: others.into(),
+            };
+            Some((url, group))
+        });
         let wildcards = wildcards
             .into_iter()
             .map(|(pattern, issuer)| (pattern, Arc::new(issuer)));
         let mut wildcards: Vec<_> = wildcards.collect();
         wildcards.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.literal_characters()));
         Self {
-            exact: exact.collect(),
+            exact: groups.collect(),
             wildcards,
         }
     }
 
-    /// Finds the entry for a token's `iss`, which is compared octet by octet: an exact entry first, then the most
+    /// Finds the entries for a token's `iss`, which is compared octet by octet: the exact ones first, then the most
     /// specific pattern.
     #[must_use]
     pub fn lookup(&self, iss: &str) -> Option<MatchedIssuer> {
-        if let Some(issuer) = self.exact.get(iss) {
+        if let Some(Group { first, others }) = self.exact.get(iss) {
             return Some(MatchedIssuer {
-                issuer: Arc::clone(issuer),
-                endpoint: Arc::clone(&issuer.endpoint),
+                issuer: Arc::clone(first),
+                endpoint: Arc::clone(&first.endpoint),
+                others: Arc::clone(others),
             });
         }
         let (_, issuer) = self
@@ -142,35 +211,74 @@ impl Issuers {
         Some(MatchedIssuer {
             issuer: Arc::clone(issuer),
             endpoint: Arc::new(issuer.endpoint.tenant(iss)),
+            others: Arc::default(),
         })
+    }
+
+    /// The endpoint of an entry that finds the same keys in the same way as `endpoint`.
+    pub(super) fn endpoint_like(&self, endpoint: &KeyEndpoint) -> Option<Arc<KeyEndpoint>> {
+        let matched = self.lookup(&endpoint.issuer)?;
+        let others = matched.others.iter().map(|issuer| &issuer.endpoint);
+        let mut all = std::iter::once(&matched.endpoint).chain(others);
+        all.find(|known| ***known == *endpoint).map(Arc::clone)
     }
 
     /// Every entry, the exact ones first, each group sorted by URL.
     #[must_use]
     pub fn all(&self) -> Vec<&Arc<Issuer>> {
-        let mut exact: Vec<_> = self.exact.values().collect();
+        let groups = self.exact.values();
+        let mut exact: Vec<_> = groups
+            .flat_map(|group| std::iter::once(&group.first).chain(group.others.iter()))
+            .collect();
         let mut wildcards: Vec<_> = self.wildcards.iter().map(|(_, issuer)| issuer).collect();
+        // Stable: entries for one URL stay in the order of the file.
         exact.sort_by_key(|issuer| &issuer.endpoint.issuer);
         wildcards.sort_by_key(|issuer| &issuer.endpoint.issuer);
         exact.extend(wildcards);
         exact
     }
 
-    /// What clients may know of the entries, in the order of [`Self::all`].
+    /// What clients may know of the entries, in the order of [`Self::all`]. Those that are switched off are not told.
     #[must_use]
     pub fn configuration(&self) -> Vec<IssuerConfiguration> {
         self.all()
             .into_iter()
+            .filter(|issuer| !issuer.disabled)
             .flat_map(|issuer| issuer.configuration())
             .collect()
     }
 }
 
 impl Issuer {
+    /// Has a `kubernetes` issuer asked as the cluster that we run in, unless it has files of its own.
+    ///
+    /// This is Fulcio's rule: where the cluster's own API server is trusted, [`CLUSTER_ISSUER`], it holds for every such
+    /// issuer that is written out; the endpoint sees to it that none is asked so which only a pattern names.
+    fn join_cluster(&mut self) {
+        if matches!(self.rule, IdentityRule::Kubernetes) && !self.endpoint.has_cluster_access() {
+            let endpoint = KeyEndpoint::clone(&self.endpoint);
+            self.endpoint = Arc::new(endpoint.with_cluster_access(ClusterAccess::Own));
+        }
+    }
+
     /// The URL that its tokens carry as `iss`, or the pattern of such URLs.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.endpoint.issuer
+    }
+
+    /// Whether one of the audiences is one of its own.
+    #[must_use]
+    pub fn accepts(&self, audiences: &[&str]) -> bool {
+        self.audiences
+            .iter()
+            .any(|own| audiences.contains(&own.as_str()))
+    }
+
+    /// Whether its end has come.
+    #[must_use]
+    pub fn has_expired(&self, now: OffsetDateTime) -> bool {
+        self.expires.is_some_and(|end| end <= now)
     }
 
     /// Whether it stands for many issuers.

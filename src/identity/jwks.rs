@@ -19,15 +19,20 @@ use url::Url;
 
 use super::error::TokenError;
 use super::excerpt::Excerpt;
+use super::issuers::Issuers;
 use super::json::{Object, parse_object};
 use super::jws::{Algorithm, UnverifiedToken, names};
 use crate::clock::Clock;
-use crate::fetch::{AddressPolicy, ExtraRoots, FetchError, FetchRequest, Fetcher};
+use crate::fetch::{
+    AddressPolicy, ClusterFiles, Credential, ExtraRoots, FetchError, FetchRequest, Fetcher,
+};
 use crate::metrics::Metrics;
 
 mod key;
 use key::VerificationKey;
 
+/// The URL of the API server, as an issuer, inside every cluster.
+pub const CLUSTER_ISSUER: &str = "https://kubernetes.default.svc";
 /// How deep the JSON of a document may be nested.
 const MAX_DEPTH: usize = 32;
 /// The most keys that are kept of a set.
@@ -48,14 +53,26 @@ const TENANT_BURST: i32 = 20;
 const MAX_TENANTS: usize = 1024;
 
 /// Where an issuer's keys are, and under which rules they are fetched.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct KeyEndpoint {
     /// The configured id of the issuer, or of the pattern it falls under: a label.
     id: Arc<str>,
     /// The issuer's URL, octet for octet as in `iss`; for a wildcard entry its pattern.
     pub issuer: String,
     kind: EndpointKind,
+    location: KeyLocation,
     extra_roots: Option<Arc<ExtraRoots>>,
+    /// Whether it is asked as the API server of a cluster, with its CA and our token.
+    cluster: Option<ClusterAccess>,
+}
+
+/// What the API server of a cluster is asked with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClusterAccess {
+    /// The files of the cluster that we run in.
+    Own,
+    /// These files.
+    Files(Arc<ClusterFiles>),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +85,78 @@ enum EndpointKind {
     Tenant(String),
 }
 
+/// Where the key set of an issuer is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum KeyLocation {
+    /// Where its discovery document says.
+    #[default]
+    Discovery,
+    /// At this URL. No discovery document is fetched, and any algorithm is accepted that a key allows.
+    Url(Url),
+    /// Here: the text of a JWK set, which the operator gave. Nothing is fetched, and any algorithm is accepted that a key
+    /// allows.
+    Given(Arc<str>),
+}
+
+/// A key set, or the address of one, that cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidKeyLocation(String);
+
+impl KeyLocation {
+    /// The key set at a URL, which must be https, or http if the issuer is too.
+    ///
+    /// # Errors
+    /// When it is not, or has a user name or a fragment.
+    pub fn url(text: &str, issuer: &str) -> Result<Self, InvalidKeyLocation> {
+        let invalid = |why: &str| InvalidKeyLocation(why.to_owned());
+        let url = Url::parse(text).map_err(|_| invalid("it is not a URL"))?;
+        let is_http_allowed = issuer.starts_with("http://");
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_http_allowed) {
+            return Err(invalid("it is not an https URL"));
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err(invalid("it has a user name or a fragment"));
+        }
+        Ok(Self::Url(url))
+    }
+
+    /// The key set whose text this is.
+    ///
+    /// # Errors
+    /// When it is no JWK set, publishes a private key, or has no key that can be used.
+    pub fn given(jwks: &str) -> Result<Self, InvalidKeyLocation> {
+        match read_key_set(jwks.as_bytes(), "of the file") {
+            Ok(keys) if keys.is_empty() => Err(InvalidKeyLocation(
+                "key set: it has no key that can be used".to_owned(),
+            )),
+            Ok(_) => Ok(Self::Given(jwks.into())),
+            Err(failure) => Err(InvalidKeyLocation(failure.why)),
+        }
+    }
+}
+
+/// The same keys, fetched in the same way, whatever the label.
+impl PartialEq for KeyEndpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            id: _,
+            issuer,
+            kind,
+            location,
+            extra_roots,
+            cluster,
+        } = self;
+        *issuer == other.issuer
+            && *kind == other.kind
+            && *location == other.location
+            && *extra_roots == other.extra_roots
+            && *cluster == other.cluster
+    }
+}
+
+impl Eq for KeyEndpoint {}
+
 impl KeyEndpoint {
     /// The keys of an issuer that is written out. They may lie on a private address, and on http if its URL does.
     #[must_use]
@@ -76,7 +165,9 @@ impl KeyEndpoint {
             id,
             issuer,
             kind: EndpointKind::Exact,
+            location: KeyLocation::Discovery,
             extra_roots,
+            cluster: None,
         }
     }
 
@@ -91,18 +182,47 @@ impl KeyEndpoint {
             id,
             issuer: pattern,
             kind: EndpointKind::Wildcard,
+            location: KeyLocation::Discovery,
             extra_roots,
+            cluster: None,
         }
     }
 
-    /// The keys of one issuer of this pattern: on https and a public address only.
+    /// The same issuer with its keys elsewhere.
+    #[must_use]
+    pub fn with_keys_at(self, location: KeyLocation) -> Self {
+        Self { location, ..self }
+    }
+
+    /// The same issuer, asked as the API server of a cluster. Of the issuers of a pattern only [`CLUSTER_ISSUER`] is.
+    #[must_use]
+    pub fn with_cluster_access(self, access: ClusterAccess) -> Self {
+        Self {
+            cluster: Some(access),
+            ..self
+        }
+    }
+
+    /// Whether it is asked as the API server of a cluster.
+    #[must_use]
+    pub const fn has_cluster_access(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The keys of one issuer of this pattern: on https and a public address only, and without credentials.
     #[must_use]
     pub(super) fn tenant(&self, issuer: &str) -> Self {
+        // The cluster that we run in is no stranger, also where only a pattern names it.
+        let is_own_cluster = issuer == CLUSTER_ISSUER && self.cluster.is_some();
         Self {
-            id: Arc::clone(&self.id),
             issuer: issuer.to_owned(),
-            kind: EndpointKind::Tenant(self.issuer.clone()),
-            extra_roots: self.extra_roots.clone(),
+            kind: if is_own_cluster {
+                EndpointKind::Exact
+            } else {
+                EndpointKind::Tenant(self.issuer.clone())
+            },
+            cluster: self.cluster.clone().filter(|_| is_own_cluster),
+            ..self.clone()
         }
     }
 
@@ -115,6 +235,15 @@ impl KeyEndpoint {
     fn request(&self, url: Url) -> FetchRequest {
         let is_exact = self.kind == EndpointKind::Exact;
         FetchRequest {
+            credential: self.cluster.as_ref().and_then(|access| {
+                Some(Credential {
+                    origin: Url::parse(&self.issuer).ok()?.origin(),
+                    files: match access {
+                        ClusterAccess::Own => None,
+                        ClusterAccess::Files(files) => Some(Arc::clone(files)),
+                    },
+                })
+            }),
             url,
             addresses: if is_exact {
                 AddressPolicy::Exact
@@ -173,11 +302,14 @@ pub struct KeySource {
     limits: KeySourceLimits,
     /// Fetches are counted here.
     metrics: Arc<Metrics>,
-    /// By the issuer's URL. Replaced as a whole, so that readers never wait.
-    entries: ArcSwap<HashMap<String, Arc<Entry>>>,
+    /// Replaced as a whole, so that readers never wait.
+    entries: ArcSwap<Entries>,
     /// Held while `entries` is replaced: for each pattern, how often it may bring in an issuer.
     tenant_paces: Mutex<HashMap<String, Pace>>,
 }
+
+/// By the issuer's URL. There are several for one URL when entries of the identity file say different things about it.
+type Entries = HashMap<String, Vec<Arc<Entry>>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -331,6 +463,7 @@ impl KeySource {
             .entries
             .load()
             .values()
+            .flatten()
             .map(|entry| entry.status())
             .collect();
         all.sort_by(|a, b| a.issuer.cmp(&b.issuer));
@@ -342,11 +475,8 @@ impl KeySource {
         endpoint: &Arc<KeyEndpoint>,
         now: OffsetDateTime,
     ) -> Result<Arc<Entry>, TokenError> {
-        let found = self.entries.load().get(&endpoint.issuer).map(Arc::clone);
-        // A reload may have changed the rules, such as the trusted roots; keys fetched under others are dropped.
-        let entry = match found
-            .filter(|entry| Arc::ptr_eq(&entry.endpoint, endpoint) || entry.endpoint == *endpoint)
-        {
+        let found = find(&self.entries.load(), endpoint);
+        let entry = match found {
             Some(entry) => entry,
             None => self.register(endpoint, now)?,
         };
@@ -362,12 +492,9 @@ impl KeySource {
         now: OffsetDateTime,
     ) -> Result<Arc<Entry>, TokenError> {
         let mut paces = lock(&self.tenant_paces);
-        let mut entries = HashMap::clone(&self.entries.load());
-        if let Some(entry) = entries
-            .get(&endpoint.issuer)
-            .filter(|entry| entry.endpoint == *endpoint)
-        {
-            return Ok(Arc::clone(entry));
+        let mut entries = Entries::clone(&self.entries.load());
+        if let Some(entry) = find(&entries, endpoint) {
+            return Ok(entry);
         }
         if let EndpointKind::Tenant(pattern) = &endpoint.kind {
             let pace = paces.entry(pattern.clone()).or_default();
@@ -383,9 +510,28 @@ impl KeySource {
             has_verified: AtomicBool::new(false),
             last_used: AtomicI64::new(now.unix_timestamp()),
         });
-        entries.insert(endpoint.issuer.clone(), Arc::clone(&entry));
+        let of_url = entries.entry(endpoint.issuer.clone()).or_default();
+        of_url.push(Arc::clone(&entry));
         self.entries.store(Arc::new(entries));
         Ok(entry)
+    }
+
+    /// Forgets the keys of issuers that are no longer configured, or whose keys are found or fetched in another way.
+    /// Those of all others stay.
+    pub fn retain(&self, issuers: &Issuers) {
+        let paces = lock(&self.tenant_paces);
+        let mut entries = Entries::clone(&self.entries.load());
+        for of_url in entries.values_mut() {
+            *of_url = of_url
+                .iter()
+                .filter_map(|entry| {
+                    Some(entry.labelled_as(issuers.endpoint_like(&entry.endpoint)?))
+                })
+                .collect();
+        }
+        entries.retain(|_, of_url| !of_url.is_empty());
+        self.entries.store(Arc::new(entries));
+        drop(paces);
     }
 
     /// Keys that are young enough to be used.
@@ -487,25 +633,49 @@ impl KeySource {
     }
 }
 
+fn find(entries: &Entries, endpoint: &Arc<KeyEndpoint>) -> Option<Arc<Entry>> {
+    let is_meant =
+        |entry: &&Arc<Entry>| Arc::ptr_eq(&entry.endpoint, endpoint) || entry.endpoint == *endpoint;
+    let mut of_url = entries.get(&endpoint.issuer)?.iter();
+    of_url.find(is_meant).map(Arc::clone)
+}
+
 /// Forgets issuers of patterns until one more fits: first those whose keys never verified a token, the longest unused first.
-fn make_room(entries: &mut HashMap<String, Arc<Entry>>) {
+fn make_room(entries: &mut Entries) {
     let is_tenant = |entry: &&Arc<Entry>| matches!(entry.endpoint.kind, EndpointKind::Tenant(_));
-    while entries.values().filter(is_tenant).count() >= MAX_TENANTS {
+    while entries.values().flatten().filter(is_tenant).count() >= MAX_TENANTS {
         let rank = |entry: &&Arc<Entry>| {
             (
                 entry.has_verified.load(Ordering::Relaxed),
                 entry.last_used.load(Ordering::Relaxed),
             )
         };
-        let Some(least) = entries.values().filter(is_tenant).min_by_key(rank) else {
+        let tenants = entries.values().flatten().filter(is_tenant);
+        let Some(least) = tenants.min_by_key(rank).map(Arc::clone) else {
             return;
         };
-        let issuer = least.endpoint.issuer.clone();
-        entries.remove(&issuer);
+        if let Some(of_url) = entries.get_mut(&least.endpoint.issuer) {
+            of_url.retain(|entry| !Arc::ptr_eq(entry, &least));
+        }
+        entries.retain(|_, of_url| !of_url.is_empty());
     }
 }
 
 impl Entry {
+    /// The same keys for an equal endpoint, which may have another label.
+    fn labelled_as(self: &Arc<Self>, endpoint: Arc<KeyEndpoint>) -> Arc<Self> {
+        if self.endpoint.id == endpoint.id {
+            return Arc::clone(self);
+        }
+        Arc::new(Self {
+            endpoint,
+            keys: ArcSwapOption::new(self.keys.load_full()),
+            state: Mutex::default(),
+            has_verified: AtomicBool::new(self.has_verified.load(Ordering::Relaxed)),
+            last_used: AtomicI64::new(self.last_used.load(Ordering::Relaxed)),
+        })
+    }
+
     fn record(&self, outcome: &Result<Arc<KeySet>, KeysFailure>, now: OffsetDateTime) {
         let issuer = &self.endpoint.issuer;
         let mut state = lock(&self.state);
@@ -516,9 +686,9 @@ impl Entry {
                     tracing::info!(%issuer, "the issuer's keys can be fetched again");
                 }
                 let previous = self.keys.swap(Some(Arc::clone(keys)));
-                let previous = previous.filter(|previous| previous.location != keys.location);
-                if let Some(previous) = previous {
-                    let (from, to) = (previous.location.as_str(), keys.location.as_str());
+                if let Some(from) = previous.and_then(|previous| previous.location.clone())
+                    && let Some(to) = keys.location.as_ref().filter(|to| **to != from)
+                {
                     tracing::info!(%issuer, %from, %to, "issuer moved its key set");
                 }
             }
@@ -550,7 +720,8 @@ struct KeySet {
     keys: Vec<VerificationKey>,
     /// The algorithms that the issuer says it signs with.
     algorithms: Vec<Algorithm>,
-    location: Url,
+    /// Where it was fetched from.
+    location: Option<Url>,
     fetched: OffsetDateTime,
 }
 
@@ -633,16 +804,19 @@ async fn fetch_keys(
     fetched: OffsetDateTime,
     metrics: &Metrics,
 ) -> Result<KeySet, KeysFailure> {
-    let mut fetch = Fetch::begin(metrics, &endpoint.id, "discovery");
-    let url = discovery_url(&endpoint.issuer)?;
-    let discovery = fetcher.get(endpoint.request(url)).await;
-    fetch.answered(&discovery);
-    let discovery =
-        discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
-    let (location, algorithms) = read_discovery(&discovery, endpoint)?;
-    fetch.result = "ok";
-    drop(fetch);
-
+    let any = || Algorithm::ALL.to_vec();
+    let (location, algorithms) = match &endpoint.location {
+        KeyLocation::Discovery => fetch_discovery(fetcher, endpoint, metrics).await?,
+        KeyLocation::Url(url) => (url.clone(), any()),
+        KeyLocation::Given(jwks) => {
+            return Ok(KeySet {
+                keys: read_key_set(jwks.as_bytes(), &endpoint.issuer)?,
+                algorithms: any(),
+                location: None,
+                fetched,
+            });
+        }
+    };
     let mut fetch = Fetch::begin(metrics, &endpoint.id, "jwks");
     let keys = fetcher.get(endpoint.request(location.clone())).await;
     fetch.answered(&keys);
@@ -653,9 +827,26 @@ async fn fetch_keys(
     Ok(KeySet {
         keys,
         algorithms,
-        location,
+        location: Some(location),
         fetched,
     })
+}
+
+/// Fetches the discovery document, and returns where the key set is and what its keys sign with.
+async fn fetch_discovery(
+    fetcher: &dyn Fetcher,
+    endpoint: &KeyEndpoint,
+    metrics: &Metrics,
+) -> Result<(Url, Vec<Algorithm>), KeysFailure> {
+    let mut fetch = Fetch::begin(metrics, &endpoint.id, "discovery");
+    let url = discovery_url(&endpoint.issuer)?;
+    let discovery = fetcher.get(endpoint.request(url)).await;
+    fetch.answered(&discovery);
+    let discovery =
+        discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
+    let found = read_discovery(&discovery, endpoint)?;
+    fetch.result = "ok";
+    Ok(found)
 }
 
 /// A document on its way; counted when it is dropped, by what it came to.
@@ -807,8 +998,10 @@ fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, Keys
 mod tests {
     use serde_json::json;
 
+    use super::super::Issuer;
     use super::super::testing::{
-        Answer, Bench, CapturedLog, ISSUER, entry, header, keys, payload, sign, stranger,
+        Answer, Bench, CapturedLog, ISSUER, entry, header, issuer_for, keys, payload, sign,
+        stranger,
     };
     use super::*;
     use crate::dev::oidc::{TestAlgorithm, TestClaims};
@@ -1487,5 +1680,107 @@ mod tests {
         let before = bench.network.urls().len();
         assert_eq!(reason(&bench, &token(&bench)).await, None);
         assert_eq!((before, bench.network.urls().len()), (2, 2));
+    }
+
+    fn entry_with_keys_at(location: KeyLocation) -> Issuer {
+        let mut issuer = issuer_for("sigstore");
+        issuer.endpoint = Arc::new(KeyEndpoint::clone(&issuer.endpoint).with_keys_at(location));
+        issuer
+    }
+
+    #[tokio::test]
+    async fn keys_at_a_given_url_need_no_discovery() {
+        let url = "https://keys.example/set";
+        let location = KeyLocation::url(url, ISSUER).unwrap();
+        let bench = Bench::with_entries([entry_with_keys_at(location)]);
+        bench.network.document(url, keys().jwks());
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert_eq!(bench.network.urls(), [url]);
+        let stranger = signed_by(&stranger(), &with_kid("x"));
+        assert_eq!(reason(&bench, &stranger).await, Some(Reason::UnknownKey));
+    }
+
+    #[tokio::test]
+    async fn keys_that_are_given_need_no_network() {
+        let location = KeyLocation::given(&keys().jwks().to_string()).unwrap();
+        let bench = Bench::with_entries([entry_with_keys_at(location)]);
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        let stranger = signed_by(&stranger(), &header());
+        assert_eq!(
+            reason(&bench, &stranger).await,
+            Some(Reason::BadTokenSignature)
+        );
+        bench.clock.advance(std::time::Duration::from_secs(86_400));
+        assert_eq!(reason(&bench, &token(&bench)).await, None);
+        assert!(bench.network.urls().is_empty());
+    }
+
+    #[test]
+    fn locations_of_keys_are_checked() {
+        assert!(KeyLocation::url("https://keys.example/a?b=c", ISSUER).is_ok());
+        assert!(KeyLocation::url("http://10.0.0.1/keys", "http://10.0.0.1").is_ok());
+        for text in [
+            "keys",
+            "http://keys.example/",
+            "file:///etc/keys",
+            "https://u:p@keys.example/",
+            "https://keys.example/#x",
+        ] {
+            assert!(KeyLocation::url(text, ISSUER).is_err(), "{text}");
+        }
+        for (text, why) in [
+            ("", "key set: EOF"),
+            ("{}", "key set: its member `keys`"),
+            (r#"{"keys":[]}"#, "key set: it has no key"),
+            (
+                r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#,
+                "key set: it has no key",
+            ),
+            (
+                r#"{"keys":[{"kty":"EC","d":"AAAA"}]}"#,
+                "key set: it publishes a private key",
+            ),
+        ] {
+            let error = KeyLocation::given(text).unwrap_err().to_string();
+            assert!(error.starts_with(why), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_asked_as_such_only_where_it_is_written_out() {
+        let cluster = |url: &str| {
+            format!(
+                "  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: kubernetes\n"
+            )
+        };
+        let pattern = "meta-issuers:\n  https://*.eks.example/id/*:\n    client-id: sigstore\n    type: kubernetes\n";
+        let asked_with = |text: &str, iss: &str| {
+            let (issuers, _) = Issuers::parse("id.yaml", text).unwrap();
+            let matched = issuers.lookup(iss).unwrap();
+            let request = matched.endpoint.request(Url::parse(iss).unwrap());
+            request.credential.map(|credential| {
+                assert_eq!(credential.files, None);
+                credential.origin.ascii_serialization()
+            })
+        };
+        let (own, other) = (CLUSTER_ISSUER, "https://cluster.example:6443/x");
+        let without = format!("oidc-issuers:\n{}{pattern}", cluster(other));
+        assert_eq!(asked_with(&without, other), None);
+        let with = format!(
+            "oidc-issuers:\n{}{}{}{pattern}",
+            cluster(other),
+            cluster(own),
+            cluster("https://x.example").replace("kubernetes", "email")
+        );
+        assert_eq!(asked_with(&with, own).as_deref(), Some(own));
+        assert_eq!(
+            asked_with(&with, other).as_deref(),
+            Some("https://cluster.example:6443")
+        );
+        assert_eq!(asked_with(&with, "https://x.example"), None);
+        assert_eq!(asked_with(&with, "https://a.eks.example/id/1"), None);
+        let by_pattern = pattern.replace("*.eks.example/id/*", "*.default.svc");
+        assert_eq!(asked_with(&by_pattern, own).as_deref(), Some(own));
+        assert_eq!(asked_with(&by_pattern, "https://x.default.svc"), None);
     }
 }

@@ -12,8 +12,10 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use super::jwks::KeySourceLimits;
-use super::{Identity, Issuers, KeySource, TokenError, TokenVerifier};
+use super::claims::{EmailRule, IdentityRule};
+use super::jwks::{KeyEndpoint, KeySourceLimits};
+use super::rules::ClaimRules;
+use super::{Identity, Issuer, Issuers, KeySource, TokenError, TokenLimits, TokenVerifier};
 use crate::clock::{Clock, FixedClock};
 use crate::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer, TestKeys};
 use crate::fetch::{FetchError, FetchRequest, Fetcher};
@@ -164,11 +166,20 @@ impl Bench {
 
     /// Trusts what the text of an identity file says; serves [`ISSUER`].
     pub(crate) fn with_issuers(text: &str) -> Self {
+        let (issuers, _) = Issuers::parse("identity.yaml", text).unwrap();
+        Self::trusting(issuers)
+    }
+
+    /// Trusts these entries; serves [`ISSUER`].
+    pub(crate) fn with_entries(entries: impl IntoIterator<Item = Issuer>) -> Self {
+        Self::trusting(Issuers::new(entries.into_iter().collect(), Vec::new()))
+    }
+
+    fn trusting(issuers: Issuers) -> Self {
         let clock = Arc::new(FixedClock::at(NOW));
         let network = Arc::new(FakeFetcher::default());
         let issuer = TestIssuer::new(ISSUER.to_owned(), keys(), clock.clone());
         network.serve(&issuer);
-        let (issuers, _) = Issuers::parse("identity.yaml", text).unwrap();
         let limits = KeySourceLimits {
             wait: Duration::from_millis(20),
             fetch: Duration::from_millis(100),
@@ -196,6 +207,12 @@ impl Bench {
         TestIssuer::new(url.to_owned(), keys(), self.clock.clone())
     }
 
+    /// Puts other entries in force.
+    pub(crate) fn replace(&self, entries: impl IntoIterator<Item = Issuer>) {
+        let issuers = Issuers::new(entries.into_iter().collect(), Vec::new());
+        self.verifier.replace(Arc::new(issuers), self.now());
+    }
+
     pub(crate) fn prefetch(&self) {
         self.verifier.prefetch(self.now());
     }
@@ -220,6 +237,21 @@ impl Bench {
     /// Verifies a token whose payload is this text.
     pub(crate) async fn verify_payload(&self, payload: &[u8]) -> Result<Identity, TokenError> {
         self.verify(&sign(&keys(), &header(), payload)).await
+    }
+}
+
+/// An entry for e-mail addresses of [`ISSUER`] with an audience, which is its id too.
+pub(crate) fn issuer_for(audience: &str) -> Issuer {
+    let id: Arc<str> = audience.into();
+    Issuer {
+        endpoint: Arc::new(KeyEndpoint::exact(Arc::clone(&id), ISSUER.to_owned(), None)),
+        id,
+        audiences: vec![audience.to_owned()],
+        rule: IdentityRule::Email(EmailRule::default()),
+        access: ClaimRules::default(),
+        tokens: TokenLimits::default(),
+        disabled: false,
+        expires: None,
     }
 }
 

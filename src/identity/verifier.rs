@@ -12,11 +12,14 @@ use super::excerpt::Excerpt;
 use super::issuers::MatchedIssuer;
 use super::json::Object;
 use super::jwks::{KeySource, KeyStatus};
-use super::jws::UnverifiedToken;
-use super::{Identity, Issuers, claims};
+use super::jws::{Algorithm, UnverifiedToken, names};
+use super::{Identity, Issuer, Issuers, TokenLimits, claims};
 
-/// How far the issuer's clock may be ahead of ours, for `nbf`. For `exp` there is no leeway.
+/// How far the issuer's clock may be ahead of ours, for `nbf`, unless the entry says how far. For `exp` there is no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::minutes(5);
+
+/// How far ahead `iat` may be where tokens may only be so old, unless the entry says how far.
+const ISSUED_AHEAD_LEEWAY: Duration = Duration::minutes(1);
 
 /// Checks ID tokens against the configured issuers.
 #[derive(Clone, Debug)]
@@ -36,7 +39,7 @@ impl TokenVerifier {
     ///
     /// # Errors
     /// The first check that fails. Nothing is fetched before the issuer is found in the configuration, and no claim but
-    /// `iss` is looked at before the signature holds.
+    /// `iss` is looked at before the signature holds, except that `aud` chooses among several entries for one issuer.
     pub async fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Identity, RefusedToken> {
         let unreadable = |error| RefusedToken {
             issuer_id: None,
@@ -51,7 +54,7 @@ impl TokenVerifier {
             error,
         };
         let matched = self
-            .find_issuer(iss)
+            .find_issuer(iss, &token.claims)
             .map_err(|error| refused(None, error))?;
         let identity = self.verify_for(&matched, &token, now).await;
         identity.map_err(|error| refused(Some(Arc::clone(&matched.issuer.id)), error))
@@ -59,19 +62,35 @@ impl TokenVerifier {
 
     async fn verify_for(
         &self,
-        MatchedIssuer { issuer, endpoint }: &MatchedIssuer,
+        matched: &MatchedIssuer,
         token: &UnverifiedToken<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, TokenError> {
+        let MatchedIssuer {
+            issuer, endpoint, ..
+        } = matched;
+        check_entry(issuer, &endpoint.issuer, now)?;
+        check_algorithm(&issuer.tokens, token.algorithm)?;
         self.keys.verify(endpoint, token, now).await?;
-        check_times(&token.claims, now)?;
-        check_audience(&token.claims, &issuer.audiences)?;
+        check_times(&token.claims, &issuer.tokens, now)?;
+        check_audience(&token.claims, matched)?;
         claims::identify(issuer, &endpoint.issuer, &token.claims)
     }
 
-    fn find_issuer(&self, iss: &str) -> Result<MatchedIssuer, TokenError> {
+    /// Finds the entry by issuer and audience. Nothing is believed of the audience yet: it only says with whose keys the
+    /// token is to be verified.
+    fn find_issuer(&self, iss: &str, claims: &Object) -> Result<MatchedIssuer, TokenError> {
         let found = self.issuers.load().lookup(iss);
-        found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))
+        let found = found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))?;
+        Ok(found.for_audiences(&audiences(claims).unwrap_or_default()))
+    }
+
+    /// Puts another version of the configuration in force. Requests that have begun end with the one they began with; the
+    /// keys of issuers that have not changed stay, and those of new ones are fetched ahead.
+    pub fn replace(&self, issuers: Arc<Issuers>, now: OffsetDateTime) {
+        self.issuers.store(Arc::clone(&issuers));
+        self.keys.retain(&issuers);
+        self.prefetch(now);
     }
 
     /// How the keys of every issuer stand that was asked for.
@@ -82,29 +101,92 @@ impl TokenVerifier {
 
     /// Begins to fetch the keys of every issuer that is not a pattern, so that the first tokens need not wait.
     pub fn prefetch(&self, now: OffsetDateTime) {
-        for issuer in self.issuers.load().all() {
+        let issuers = self.issuers.load();
+        let in_use = |issuer: &&&Arc<Issuer>| !issuer.disabled && !issuer.has_expired(now);
+        for issuer in issuers.all().iter().filter(in_use) {
             self.keys.prefetch(&issuer.endpoint, now);
         }
     }
 }
 
-/// Checks `exp`, which must be there, and `nbf` and `iat`, which need not (RFC 7519, section 4.1).
+/// Checks that tokens are accepted under this entry at all.
+fn check_entry(issuer: &Issuer, iss: &str, now: OffsetDateTime) -> Result<(), TokenError> {
+    if issuer.disabled {
+        return Err(TokenError::IssuerDisabled(Excerpt::new(iss)));
+    }
+    match issuer.expires.filter(|_| issuer.has_expired(now)) {
+        Some(end) => Err(TokenError::IssuerExpired {
+            issuer: Excerpt::new(iss),
+            end: rfc3339(end),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the entry accepts the algorithm; whether the issuer uses it, and the key allows it, is another question.
+fn check_algorithm(limits: &TokenLimits, algorithm: Algorithm) -> Result<(), TokenError> {
+    match &limits.algorithms {
+        Some(accepted) if !accepted.contains(&algorithm) => Err(TokenError::UnsupportedAlgorithm {
+            found: Excerpt::new(algorithm.name()),
+            expected: names(accepted),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Checks `exp`, which must be there, `nbf`, which need not, and `iat` if the entry says anything about it (RFC 7519,
+/// section 4.1).
 ///
 /// Typed here rather than by a library's defaults: a time of the wrong type is refused, never skipped.
-fn check_times(claims: &Object, now: OffsetDateTime) -> Result<(), TokenError> {
+fn check_times(
+    claims: &Object,
+    limits: &TokenLimits,
+    now: OffsetDateTime,
+) -> Result<(), TokenError> {
     let expiry = date("exp", claims)?.ok_or_else(|| invalid("exp", "it is missing"))?;
     let start = date("nbf", claims)?;
-    date("iat", claims)?;
+    let issued = date("iat", claims)?;
     if expiry < now {
         return Err(TokenError::Expired {
             expiry: rfc3339(expiry),
             seconds: (now - expiry).whole_seconds(),
         });
     }
-    match start.filter(|start| *start > now + NOT_BEFORE_LEEWAY) {
-        Some(start) => Err(TokenError::NotYetValid {
+    let leeway = limits.clock_skew.unwrap_or(NOT_BEFORE_LEEWAY);
+    if let Some(start) = start.filter(|start| *start > now + leeway) {
+        return Err(TokenError::NotYetValid {
             start: rfc3339(start),
             seconds: (start - now).whole_seconds(),
+        });
+    }
+    check_age(issued, limits, now)
+}
+
+/// Checks `iat`, if the entry says how old or how far ahead a token may be.
+fn check_age(
+    issued: Option<OffsetDateTime>,
+    limits: &TokenLimits,
+    now: OffsetDateTime,
+) -> Result<(), TokenError> {
+    let max_age = limits.max_age;
+    let Some(issued) = issued else {
+        return max_age.map_or(Ok(()), |_| Err(TokenError::AgeUnknown));
+    };
+    // Without a limit a token that is dated ahead would outlive every limit on its age.
+    let max_ahead = limits
+        .clock_skew
+        .or_else(|| max_age.map(|_| ISSUED_AHEAD_LEEWAY));
+    if max_ahead.is_some_and(|max_ahead| issued > now + max_ahead) {
+        return Err(TokenError::IssuedAhead {
+            issued: rfc3339(issued),
+            seconds: (issued - now).whole_seconds(),
+        });
+    }
+    match max_age.filter(|max_age| now - issued > *max_age) {
+        Some(max_age) => Err(TokenError::TooOld {
+            issued: rfc3339(issued),
+            seconds: (now - issued).whole_seconds(),
+            limit: max_age.whole_seconds(),
         }),
         None => Ok(()),
     }
@@ -145,19 +227,21 @@ fn rfc3339(instant: OffsetDateTime) -> String {
         .unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }
 
-/// Checks that `aud`, a string or a list of strings, holds a configured audience (RFC 7519, section 4.1.3).
-fn check_audience(claims: &Object, expected: &[String]) -> Result<(), TokenError> {
+/// Checks that `aud`, a string or a list of strings, holds an audience of one entry (RFC 7519, section 4.1.3).
+fn check_audience(claims: &Object, matched: &MatchedIssuer) -> Result<(), TokenError> {
     let found = audiences(claims)?;
-    if found
-        .iter()
-        .any(|audience| expected.iter().any(|known| known == audience))
-    {
-        return Ok(());
+    let shown = || Excerpt::new(&found.join(", "));
+    if !matched.issuer.accepts(&found) {
+        let expected: Vec<&str> = matched.expected_audiences().collect();
+        return Err(TokenError::AudienceMismatch {
+            found: shown(),
+            expected: expected.join("\" or \""),
+        });
     }
-    Err(TokenError::AudienceMismatch {
-        found: Excerpt::new(&found.join(", ")),
-        expected: expected.join("\" or \""),
-    })
+    if matched.is_ambiguous(&found) {
+        return Err(TokenError::AmbiguousAudience(shown()));
+    }
+    Ok(())
 }
 
 /// The audiences that a token names.
@@ -180,7 +264,10 @@ mod tests {
     use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
     use serde_json::json;
 
-    use super::super::testing::{Bench, ISSUER, entry, header, keys, payload, sign, stranger};
+    use super::super::jwks::{KeyEndpoint, KeyLocation};
+    use super::super::testing::{
+        Bench, ISSUER, entry, header, issuer_for, keys, payload, sign, stranger,
+    };
     use super::*;
     use crate::dev::oidc::{TestAlgorithm, TestClaims};
     use crate::reason::Reason;
@@ -797,5 +884,197 @@ mod tests {
                 assert_eq!(bench.verify(&token).await.is_ok(), opinion);
             }
         }
+    }
+
+    async fn refusal(bench: &Bench, claims: &TestClaims) -> Option<Reason> {
+        let verified = bench.verify_claims(claims).await;
+        verified.err().map(|error| error.reason())
+    }
+
+    #[tokio::test]
+    async fn entries_for_one_issuer_are_told_apart_by_the_audience() {
+        let bench = Bench::with_entries(["one", "two", "three"].map(issuer_for));
+        let id = |audience: Value| {
+            let claims = TestClaims::email("ada@example.com").with("aud", audience);
+            let bench = &bench;
+            async move {
+                let verified = bench.verify_claims(&claims).await;
+                verified.map(|identity| identity.issuer_id.to_string())
+            }
+        };
+        for audience in ["one", "two", "three"] {
+            assert_eq!(id(json!(audience)).await.unwrap(), audience);
+            assert_eq!(id(json!(["x", audience])).await.unwrap(), audience);
+        }
+        for (audience, expected) in [
+            (json!("four"), Reason::AudienceMismatch),
+            (json!([]), Reason::AudienceMismatch),
+            (json!(["one", "two"]), Reason::AmbiguousIdentity),
+            (json!(["three", "x", "two"]), Reason::AmbiguousIdentity),
+            (json!(["one", 5]), Reason::MalformedToken),
+            (json!(5), Reason::MalformedToken),
+        ] {
+            let error = id(audience.clone()).await.unwrap_err();
+            assert_eq!(error.reason(), expected, "{audience}");
+        }
+        let error = id(json!("four")).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the ID token is for audience \"four\", expected \"one\" or \"two\" or \"three\""
+        );
+        // They share one set of keys, which is fetched once.
+        assert_eq!(bench.network.urls().len(), 2);
+        assert_eq!(bench.keys.status().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_entry_may_have_several_audiences() {
+        let mut issuer = issuer_for("one");
+        issuer.audiences.push("two".to_owned());
+        let bench = Bench::with_entries([issuer]);
+        for (audience, expected) in [
+            (json!("one"), None),
+            (json!("two"), None),
+            (json!(["one", "two"]), None),
+            (json!("three"), Some(Reason::AudienceMismatch)),
+        ] {
+            let claims = TestClaims::email("ada@example.com").with("aud", audience);
+            assert_eq!(refusal(&bench, &claims).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_that_are_switched_off_or_have_ended_refuse_before_anything_is_fetched() {
+        let bench = Bench::new();
+        let with = |change: fn(&mut Issuer, OffsetDateTime)| {
+            let mut issuer = issuer_for("sigstore");
+            change(&mut issuer, bench.now());
+            Bench::with_entries([issuer])
+        };
+        let claims = TestClaims::email("ada@example.com");
+        let disabled = with(|issuer, _| issuer.disabled = true);
+        assert_eq!(
+            refusal(&disabled, &claims).await,
+            Some(Reason::IssuerDisabled)
+        );
+        let ended = with(|issuer, now| issuer.expires = Some(now));
+        assert_eq!(refusal(&ended, &claims).await, Some(Reason::IssuerExpired));
+        for bench in [&disabled, &ended] {
+            bench.prefetch();
+            assert!(bench.network.urls().is_empty());
+        }
+        let ends_soon = with(|issuer, now| issuer.expires = Some(now + Duration::seconds(1)));
+        assert_eq!(refusal(&ends_soon, &claims).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_entry_may_accept_fewer_algorithms_than_the_issuer_uses() {
+        let mut issuer = issuer_for("sigstore");
+        issuer.tokens.algorithms = Some(vec![Algorithm::Es256, Algorithm::EdDsa]);
+        let bench = Bench::with_entries([issuer]);
+        let claims = TestClaims::email("ada@example.com");
+        let token = |algorithm| bench.issuer.token(&claims, algorithm).unwrap();
+        let error = bench
+            .verify(&token(TestAlgorithm::Rs256))
+            .await
+            .unwrap_err();
+        assert_eq!(error.reason(), Reason::UnsupportedAlg);
+        assert_eq!(
+            error.to_string(),
+            "the ID token is signed with \"RS256\", expected one of ES256, EdDSA"
+        );
+        assert!(bench.network.urls().is_empty());
+        assert!(bench.verify(&token(TestAlgorithm::Es256)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_entry_may_limit_age_and_skew_of_tokens() {
+        let bench = |max_age: Option<i64>, clock_skew: Option<i64>| {
+            let mut issuer = issuer_for("sigstore");
+            issuer.tokens.max_age = max_age.map(Duration::seconds);
+            issuer.tokens.clock_skew = clock_skew.map(Duration::seconds);
+            Bench::with_entries([issuer])
+        };
+        let now = bench(None, None).now().unix_timestamp();
+        let (early, old) = (Some(Reason::TokenNotYetValid), Some(Reason::TokenTooOld));
+        for (max_age, clock_skew, claim, seconds, expected) in [
+            (None, None, "iat", 1_000_000, None),
+            (None, None, "iat", -1_000_000, None),
+            (None, None, "nbf", 300, None),
+            (None, None, "nbf", 301, early),
+            (None, Some(10), "nbf", 10, None),
+            (None, Some(10), "nbf", 11, early),
+            (None, Some(10), "iat", 10, None),
+            (None, Some(10), "iat", 11, early),
+            (None, Some(10), "iat", -1_000_000, None),
+            (None, Some(0), "iat", 1, early),
+            (Some(120), None, "iat", -120, None),
+            (Some(120), None, "iat", -121, old),
+            (Some(120), None, "iat", 60, None),
+            (Some(120), None, "iat", 61, early),
+            (Some(120), None, "nbf", 300, None),
+            (Some(120), Some(90), "iat", 90, None),
+            (Some(120), Some(90), "iat", 91, early),
+            (Some(120), Some(90), "iat", -121, old),
+        ] {
+            let bench = bench(max_age, clock_skew);
+            let claims = TestClaims::email("ada@example.com").with(claim, now + seconds);
+            let found = refusal(&bench, &claims).await;
+            let case = (max_age, clock_skew, claim, seconds);
+            assert_eq!(found, expected, "{case:?}");
+        }
+        let mut undated = payload();
+        let bench = bench(Some(120), None);
+        undated["exp"] = json!(now + 60);
+        let found = bench.verify_payload(undated.to_string().as_bytes()).await;
+        assert_eq!(found.unwrap_err().reason(), Reason::TokenTooOld);
+    }
+
+    #[tokio::test]
+    async fn a_new_version_of_the_configuration_keeps_the_keys_of_what_has_not_changed() {
+        let other = "https://other.example";
+        let at_other = |audience: &str| {
+            let mut issuer = issuer_for(audience);
+            issuer.endpoint = Arc::new(KeyEndpoint::exact(
+                Arc::clone(&issuer.id),
+                other.to_owned(),
+                None,
+            ));
+            issuer
+        };
+        let bench = Bench::with_entries([issuer_for("sigstore"), at_other("other")]);
+        bench.network.serve(&bench.at(other));
+        let claims = TestClaims::email("ada@example.com");
+        assert_eq!(refusal(&bench, &claims).await, None);
+        let theirs = claims.clone().with("aud", "other");
+        let theirs = bench
+            .at(other)
+            .token(&theirs, TestAlgorithm::Rs256)
+            .unwrap();
+        assert!(bench.verify(&theirs).await.is_ok());
+        assert_eq!(bench.network.urls().len(), 4);
+
+        // Another id, another audience, one issuer less.
+        let mut renamed = issuer_for("renamed");
+        renamed.audiences.push("sigstore".to_owned());
+        bench.replace([renamed]);
+        let identity = bench.verify_claims(&claims).await.unwrap();
+        assert_eq!(&*identity.issuer_id, "renamed");
+        let error = bench.verify(&theirs).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::IssuerUnknown);
+        assert_eq!(bench.network.urls().len(), 4);
+        assert_eq!(bench.keys.status().len(), 1);
+
+        // Keys that are found elsewhere are other keys.
+        let mut moved = issuer_for("sigstore");
+        let location = KeyLocation::url("https://issuer.example/keys", ISSUER).unwrap();
+        moved.endpoint = Arc::new(KeyEndpoint::clone(&moved.endpoint).with_keys_at(location));
+        bench
+            .network
+            .document("https://issuer.example/keys", bench.issuer.jwks_json());
+        bench.replace([moved]);
+        assert_eq!(refusal(&bench, &claims).await, None);
+        assert_eq!(bench.network.urls().len(), 5);
+        assert_eq!(bench.keys.status().len(), 1);
     }
 }

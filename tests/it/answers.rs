@@ -191,14 +191,21 @@ meta-issuers:
     let issuer = |member: &str, url: String, audience: &str, kind: &str, subject_domain: &str| {
         json!({
             member: url, "audience": audience, "challengeClaim": if kind == "email" { "email" } else { "sub" },
-            "spiffeTrustDomain": "", "issuerType": kind, "subjectDomain": subject_domain, "skipEmailVerification": false,
+            "spiffeTrustDomain": if kind == "spiffe" { "dev.example" } else { "" }, "issuerType": kind, "subjectDomain": subject_domain, "skipEmailVerification": false,
         })
     };
     let base = format!("{}/dev/oidc", server.url);
     let expected = json!({ "issuers": [
         issuer("issuerUrl", base.clone(), "sigstore", "email", ""),
+        issuer("issuerUrl", format!("{base}/buildkite"), "sigstore", "buildkite-job", ""),
+        issuer("issuerUrl", format!("{base}/chainguard"), "sigstore", "chainguard-identity", ""),
+        issuer("issuerUrl", format!("{base}/codefresh"), "sigstore", "codefresh-workflow", ""),
         issuer("issuerUrl", format!("{base}/github"), "sigstore", "github-workflow", ""),
+        issuer("issuerUrl", format!("{base}/gitlab"), "sigstore", "gitlab-pipeline", ""),
+        issuer("issuerUrl", format!("{base}/kubernetes"), "sigstore", "kubernetes", ""),
+        issuer("issuerUrl", format!("{base}/spiffe"), "sigstore", "spiffe", ""),
         issuer("issuerUrl", format!("{base}/uri"), "sigstore", "uri", &server.url),
+        issuer("issuerUrl", format!("{base}/username"), "sigstore", "username", "127.0.0.1"),
         issuer("wildcardIssuerUrl", "https://*.example.com/tenant/*".to_owned(), "other", "email", ""),
     ] });
     let answer = server.get("/api/v2/configuration");

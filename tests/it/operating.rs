@@ -129,7 +129,7 @@ fn without_anyone_to_trust_nobody_is_served() {
     instance.write_identity("");
     refuses(&instance, &[], 3, "the configuration has no issuer");
     std::fs::remove_file(instance.identity()).unwrap();
-    refuses(&instance, &[], 3, "No such file or directory");
+    refuses(&instance, &[], 3, "there is no such file");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_server_that_can_issue_is_ready_on_both_listeners() {
     assert_eq!(server.metric("mayfly_ready"), 1);
     let issuers = report["checks"].as_array().unwrap().iter();
     let issuers = issuers.filter(|check| check["name"].as_str().unwrap().starts_with("issuer:"));
-    assert_eq!(issuers.count(), 3);
+    assert_eq!(issuers.count(), 10);
 
     let brief = server.get("/readyz?verbose=0").json();
     assert_eq!(

@@ -212,18 +212,17 @@ impl<'a> Report<'a> {
         source.map_or_else(Arc::default, |source| Arc::clone(&source.name))
     }
 
-    /// The place of a character inside a text that stands in one line: `octets` from its beginning. Where the text is not
-    /// written out there, the place of the whole of it.
-    pub(super) fn inside(&self, file: usize, text: &Text, octets: usize) -> Place {
+    /// Where an octet of a scalar's value stands in the file: inside the scalar, when it is written in one line there, else
+    /// the place of the whole.
+    pub(super) fn inside(&self, file: usize, text: &Text, offset: usize) -> Place {
         let whole = Place::of(file, text);
-        let index = |number: u64| usize::try_from(number - 1).unwrap_or(usize::MAX);
         let source = self.sources.get(file).map(|source| &source.text);
-        let line = source.and_then(|source| source.lines().nth(index(whole.line)));
-        let written = line.and_then(|line| {
-            let (start, _) = line.char_indices().nth(index(whole.column))?;
-            line.get(start..)
+        let columns = source.and_then(|source| {
+            let start = text.referenced.span().byte_offset()?;
+            let written = source.get(usize::try_from(start).ok()?..)?;
+            columns(written, text.value.get(..offset)?)
         });
-        match written.and_then(|written| columns(written, text.value.get(..octets)?)) {
+        match columns {
             Some(columns) => Place {
                 column: whole.column + columns,
                 length: 1,
@@ -285,19 +284,30 @@ impl Finding {
     }
 }
 
-/// How many characters the beginning of a value takes where its scalar is written. Nothing when it is not written in one
-/// line, or with other escapes than those of quotes and backslashes.
+/// How many characters a scalar takes, from its beginning, to write the beginning of its value. Nothing when it is not
+/// written in one line, or with escapes other than those of quotes and backslashes.
 fn columns(written: &str, value: &str) -> Option<u64> {
-    let mut written = written.chars().peekable();
-    let quote = written.next_if(|first| matches!(first, '"' | '\''));
-    let escape = quote.map(|quote| if quote == '"' { '\\' } else { '\'' });
+    let quote = written
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''));
+    let mut written = written.chars().skip(usize::from(quote.is_some()));
     let mut columns = u64::from(quote.is_some());
     for wanted in value.chars() {
-        if written.next_if(|next| Some(*next) == escape).is_some() {
+        let mut found = written.next()?;
+        let is_escape = match quote {
+            Some('"') => found == '\\',
+            Some(_) => found == '\'',
+            None => false,
+        };
+        if is_escape {
+            found = written.next()?;
             columns += 1;
         }
-        written.next_if_eq(&wanted)?;
         columns += 1;
+        if found != wanted || found == '\n' {
+            return None;
+        }
     }
     Some(columns)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mayfly::clock::{Clock, FixedClock};
 use mayfly::config::{ServerConfig, Settings};
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer};
-use mayfly::fetch::SystemResolver;
+use mayfly::fetch::{ClusterFiles, SystemResolver};
 use mayfly::random::Random;
 use mayfly::server::{Environment, Parts, StartError};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
@@ -113,6 +113,7 @@ fn environment(now: &str, random: Arc<dyn Random>) -> Environment {
         clock: Arc::new(FixedClock::at(now)),
         random,
         resolver: Arc::new(SystemResolver),
+        cluster_files: ClusterFiles::default(),
     }
 }
 

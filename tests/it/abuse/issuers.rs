@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mayfly::clock::{Clock, SystemClock};
+use mayfly::clock::{Clock, FixedClock, SystemClock};
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer, TestKeys};
+use mayfly::fetch::ClusterFiles;
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Request};
 use crate::support::issuer::{
     Addresses, HostileIssuer, Reply, claims_from, request_from, signed_by, with_token,
 };
+use crate::support::key::TestKey;
 use crate::support::process::{Instance, Process};
 use crate::support::refusal::Expected;
-use crate::support::server::{EMAIL, TestServer, test_keys};
+use crate::support::server::{EMAIL, NOW, TestServer, V2, test_keys};
 use crate::support::wait_for;
 
 /// What comes of an issuer that answers wrongly.
@@ -962,4 +964,80 @@ fn no_proxy_is_asked_no_cookie_kept_and_no_credential_sent() {
     }
     process.terminate();
     assert_eq!(process.end().0, 0);
+}
+
+/// A request with a good token for a service account.
+fn pod_request(url: &str) -> Request {
+    let clock = Arc::new(FixedClock::at(NOW)) as Arc<dyn Clock>;
+    let cluster = TestIssuer::new(url.to_owned(), Arc::clone(test_keys()), clock);
+    let token = cluster.token(
+        &TestClaims::kubernetes("default", "builder"),
+        TestAlgorithm::Es256,
+    );
+    let proof = TestKey::generate().v2("system:serviceaccount:default:builder");
+    Request::post(V2, proof.to_string()).bearer(&token.unwrap())
+}
+
+/// I08
+#[test]
+fn the_token_of_a_cluster_goes_to_its_own_api_server_alone() {
+    let (api_server, pem) = HostileIssuer::start_tls("localhost");
+    let canary = HostileIssuer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let files = ClusterFiles {
+        ca: Some(folder.path().join("ca.crt")),
+        token: folder.path().join("token"),
+    };
+    std::fs::write(files.ca.as_ref().unwrap(), pem).unwrap();
+    std::fs::write(&files.token, "our-own-token").unwrap();
+
+    let elsewhere = |url: String| json!({ "jwks_uri": url });
+    api_server.serve("cluster");
+    api_server.serve("people");
+    let away = elsewhere(format!(
+        "https://127.0.0.1:{}/cluster/jwks",
+        api_server.address.port()
+    ));
+    api_server.set("away", "discovery", api_server.discovery("away", away));
+    let redirected = Reply::redirect(&format!("http://{}/", canary.address));
+    api_server.set("redirected", "discovery", redirected);
+    let kubernetes = |name: &str| api_server.entry(name, "").replace("email", "kubernetes");
+    let entries = ["cluster", "away", "redirected"].map(kubernetes).concat()
+        + &api_server.entry("people", "")
+        + "  https://kubernetes.default.svc:
+    issuer-url: https://kubernetes.default.svc
+    client-id: sigstore
+    type: kubernetes
+meta-issuers:
+  https://*.clusters.example/*:
+    client-id: sigstore
+    type: kubernetes
+";
+    let addresses = Addresses::new(&["127.0.0.1"]);
+    let server = TestServer::start_in_cluster(&files, addresses, &entries);
+
+    server.issues("a pod", &pod_request(&api_server.url("cluster")));
+    for name in ["away", "redirected"] {
+        server.answers_with(name, &pod_request(&api_server.url(name)), WRONG);
+    }
+    let tenant = "https://a.clusters.example/x";
+    server.answers_with("a pattern's", &pod_request(tenant), WRONG);
+    let people = api_server.good_request("people");
+    server.answers_with("without the cluster's CA", &people, WRONG);
+
+    assert_eq!(canary.connections(), 0);
+    let heads = api_server.requests();
+    assert!(heads.len() >= 4, "{heads:?}");
+    for head in &heads {
+        assert!(
+            head.contains("authorization: Bearer our-own-token\r\n"),
+            "{head}"
+        );
+    }
+    for text in [
+        server.metrics(),
+        server.get("/readyz?verbose").text().to_owned(),
+    ] {
+        assert!(!text.contains("our-own-token"));
+    }
 }

@@ -939,6 +939,112 @@ fn subjects_of_a_uri_issuer_lie_on_its_host() {
     assert!(contains(&certificate, &good));
 }
 
+/// A request whose token, of one of the development server's issuers, has this subject and these claims.
+fn of_subject(server: &TestServer, issuer: &str, sub: &Value, more: &[(&str, Value)]) -> Request {
+    let mut claims = claims_from(&format!("{}/dev/oidc/{issuer}", server.url));
+    claims = without(&without(&claims, "email"), "email_verified");
+    claims = with(&claims, "sub", sub.clone());
+    for (name, value) in more {
+        claims = with(&claims, name, value.clone());
+    }
+    let token = signed_by(test_keys(), &header(), &claims);
+    let proof = TestKey::generate().v2(sub.as_str().unwrap_or_default());
+    Request::post(V2, proof.to_string()).bearer(&token)
+}
+
+/// T55, T56
+#[test]
+fn subjects_of_a_username_issuer_are_names_in_one_domain() {
+    let server = TestServer::start();
+    let request = |sub: Value| of_subject(&server, "username", &sub, &[]);
+    for nobody in [json!(""), Value::Null] {
+        server.refuses("nobody", &request(nobody), &["missing_claim"]);
+    }
+    for sub in [
+        "ada!evil.example",
+        "!",
+        "ada@example.com",
+        "a..b@example.com",
+    ] {
+        server.refuses(sub, &request(json!(sub)), &["ambiguous_identity"]);
+    }
+    let certificate = leaf(&server.issues("a good one", &request(json!("ada"))));
+    assert!(contains(&certificate, "ada!127.0.0.1"));
+}
+
+/// T59
+#[test]
+fn subjects_of_a_spiffe_issuer_lie_in_its_trust_domain() {
+    let server = TestServer::start();
+    let request = |sub: &str| of_subject(&server, "spiffe", &json!(sub), &[]);
+    for sub in [
+        "spiffe://evil.example/ada",
+        "spiffe://dev.example.evil/ada",
+        "spiffe://x.dev.example/ada",
+    ] {
+        server.refuses(sub, &request(sub), &["spiffe_domain_mismatch"]);
+    }
+    for sub in [
+        "SPIFFE://dev.example/ada",
+        "spiffe://DEV.example/ada",
+        "spiffe://dev.example:80/ada",
+        "spiffe://ada@dev.example/ada",
+        "spiffe://dev.example/ada?x",
+        "spiffe://dev.example/ada#x",
+        "spiffe://dev.example/x/../ada",
+        "spiffe://dev.example//ada",
+        "spiffe://dev.example/ada/",
+        "spiffe://dev.example/%61da",
+        "spiffe://dev.example/\u{e4}da",
+        "https://dev.example/ada",
+        &format!("spiffe://dev.example/{}", "x".repeat(2_048)),
+    ] {
+        server.refuses(&format!("{sub:.60}"), &request(sub), MALFORMED);
+    }
+    let good = "spiffe://dev.example/ada";
+    let certificate = leaf(&server.issues("a good one", &request(good)));
+    assert!(contains(&certificate, good));
+}
+
+#[test]
+fn a_service_account_is_what_subject_and_claims_agree_on() {
+    let server = TestServer::start();
+    let request = |sub: &str, namespace: Value, name: Value| {
+        let details = json!({ "namespace": namespace, "serviceaccount": { "name": name } });
+        of_subject(
+            &server,
+            "kubernetes",
+            &json!(sub),
+            &[("kubernetes.io", details)],
+        )
+    };
+    let sub = "system:serviceaccount:prod:ada";
+    let without_details = of_subject(&server, "kubernetes", &json!(sub), &[]);
+    server.refuses("no details", &without_details, &["missing_claim"]);
+    for (namespace, name) in [(json!(""), json!("ada")), (json!("prod"), Value::Null)] {
+        server.refuses(
+            "not all",
+            &request(sub, namespace, name),
+            &["missing_claim"],
+        );
+    }
+    for (sub, namespace, name) in [
+        (sub, "prod", "eve"),
+        (sub, "dev", "ada"),
+        ("ada", "prod", "ada"),
+        ("system:serviceaccount:a b/../c:ada", "a b/../c", "ada"),
+        ("system:serviceaccount:prod:x?y#z", "prod", "x?y#z"),
+        ("system:serviceaccount:a:b:c", "a:b", "c"),
+    ] {
+        let request = request(sub, json!(namespace), json!(name));
+        server.refuses(&format!("{sub} {namespace} {name}"), &request, MALFORMED);
+    }
+    let good = request(sub, json!("prod"), json!("ada"));
+    let certificate = leaf(&server.issues("a good one", &good));
+    let name = "https://kubernetes.io/namespaces/prod/serviceaccounts/ada";
+    assert!(contains(&certificate, name));
+}
+
 #[test]
 fn an_address_counts_when_its_issuer_vouches_for_it() {
     let issuer = HostileIssuer::start();

@@ -15,7 +15,7 @@ use mayfly::config::{PublicUrl, ServerConfig, Settings};
 use mayfly::ctlog::embedded::{EmbeddedLog, EmbeddedLogParts};
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
-use mayfly::fetch::{Resolver, SystemResolver};
+use mayfly::fetch::{ClusterFiles, Resolver, SystemResolver};
 use mayfly::instance::NewInstance;
 use mayfly::keys::memory::NewKey;
 use mayfly::keys::{InMemoryKey, file};
@@ -129,8 +129,47 @@ impl TestServer {
         Self::start_among(resolver, change_key, change, "", |_, _, _| {})
     }
 
+    /// Starts inside a cluster, which has these files and says what addresses hosts have.
+    pub(crate) fn start_in_cluster(
+        files: &ClusterFiles,
+        resolver: Arc<dyn Resolver>,
+        more_issuers: &str,
+    ) -> Self {
+        let change_parts = |_: &ServerConfig, _: &Environment, _: &mut Parts| {};
+        Self::start_somewhere(
+            resolver,
+            files.clone(),
+            |key| key,
+            |_| {},
+            more_issuers,
+            change_parts,
+        )
+    }
+
     fn start_among(
         resolver: Arc<dyn Resolver>,
+        change_key: impl FnOnce(WatchedKey) -> WatchedKey,
+        change: impl FnOnce(&mut Settings),
+        more_issuers: &str,
+        change_parts: impl FnOnce(&ServerConfig, &Environment, &mut Parts),
+    ) -> Self {
+        let no_cluster = ClusterFiles {
+            ca: Some("/nowhere/ca.crt".into()),
+            token: "/nowhere/token".into(),
+        };
+        Self::start_somewhere(
+            resolver,
+            no_cluster,
+            change_key,
+            change,
+            more_issuers,
+            change_parts,
+        )
+    }
+
+    fn start_somewhere(
+        resolver: Arc<dyn Resolver>,
+        cluster_files: ClusterFiles,
         change_key: impl FnOnce(WatchedKey) -> WatchedKey,
         change: impl FnOnce(&mut Settings),
         more_issuers: &str,
@@ -145,6 +184,7 @@ impl TestServer {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::clone(&random) as Arc<dyn Random>,
             resolver,
+            cluster_files,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = Sockets::bind(loopback, loopback).unwrap();
