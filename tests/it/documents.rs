@@ -159,7 +159,7 @@ fn the_examples_of_the_configuration_are_read() {
             "identity.public.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
                 assert_eq!(issuers.configuration().len(), 31);
-                warns_only_of(&warnings, &[Code::OpenIssuer, Code::NoEffect]);
+                warns_only_of(&warnings, &[Code::OpenIssuer]);
             }
             other => panic!("nobody reads config/{other}"),
         }
