@@ -1,4 +1,4 @@
-//! Checks ID tokens: form, issuer, signature, times, audience, claims, in that order, the cheap before the costly.
+//! Checks ID tokens: form, issuer, signature, times, audience, rules, claims, in that order, the cheap before the costly.
 
 use std::sync::Arc;
 
@@ -74,6 +74,7 @@ impl TokenVerifier {
         self.keys.verify(endpoint, token, now).await?;
         check_times(&token.claims, &issuer.tokens, now)?;
         check_audience(&token.claims, matched)?;
+        issuer.access.check(&token.claims)?;
         claims::identify(issuer, &endpoint.issuer, &token.claims)
     }
 
