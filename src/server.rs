@@ -11,6 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
+use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
 use crate::api::ct::LogSite;
@@ -26,6 +27,7 @@ use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
 use crate::ctlog::metered::MeteredLog;
 use crate::fetch::{ClusterFiles, FetchLimits, HttpFetcher, Resolver};
+use crate::identity::config::source;
 use crate::identity::jwks::KeySourceLimits;
 use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
@@ -44,8 +46,6 @@ use crate::tlog::tree::sha256;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 
-/// The largest identity file that is read, in bytes.
-const MAX_IDENTITY_BYTES: u64 = 4 << 20;
 /// What bodies longer than those of clients may take of memory at the same time, in bytes.
 const LONG_BODIES_BYTES: usize = 16 << 20;
 /// Descriptors that are kept for the log, the keys, the issuers and the metrics.
@@ -215,7 +215,8 @@ impl Parts {
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
         let serials = WatchedRandomness::new(Arc::clone(random))
             .map_err(|error| StartError::System(error.to_string()))?;
-        let (issuers, config_digest) = load_issuers(&config.identity_config, config.strict)?;
+        let (issuers, config_digest) =
+            load_issuers(&config.identity_config, config.strict, clock.now())?;
         let passphrase = config
             .ca_key_password_file
             .as_deref()
@@ -647,19 +648,26 @@ fn stop_at_once(what: &str) {
 ///
 /// # Errors
 /// With every finding that is an error; in strict mode, with the warnings too.
-pub fn load_issuers(path: &Path, is_strict: bool) -> Result<(Issuers, String), ConfigError> {
-    let text = read_limited(path, MAX_IDENTITY_BYTES)?;
-    let name = path.display().to_string();
+pub fn load_issuers(
+    path: &Path,
+    is_strict: bool,
+    now: OffsetDateTime,
+) -> Result<(Issuers, String), ConfigError> {
+    let sources = source::read(path).map_err(|error| ConfigError(vec![error.to_string()]))?;
     let lines = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect();
     let (issuers, warnings) =
-        Issuers::parse(&name, &text).map_err(|findings| ConfigError(lines(&findings)))?;
+        Issuers::load(&sources, Some(now)).map_err(|findings| ConfigError(lines(&findings)))?;
     if is_strict && !warnings.is_empty() {
         return Err(ConfigError(lines(&warnings)));
     }
     for warning in &warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    let digest = sha256(&[text.as_bytes()]);
+    let texts: Vec<&[u8]> = sources
+        .iter()
+        .map(|source| source.text.as_bytes())
+        .collect();
+    let digest = sha256(&texts);
     let digest = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
     Ok((issuers, digest.collect()))
 }
@@ -720,8 +728,10 @@ pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError>
 /// # Errors
 /// When a file cannot be read.
 pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError> {
-    let issuers =
-        load_issuers(&config.identity_config, false).map(|(issuers, _)| issuers.configuration());
+    // An identity file that is not finished yet keeps nobody from giving clients what they trust.
+    let issuers = source::read(&config.identity_config).ok();
+    let issuers = issuers.and_then(|sources| Issuers::load(&sources, None).ok());
+    let issuers = issuers.map(|(issuers, _)| issuers.configuration());
     let folder = log_folder(&config.data_dir);
     let log = config
         .log
@@ -729,7 +739,6 @@ pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError
         .map(|_| LogDescription::read(&folder))
         .transpose()
         .map_err(|source| StartError::Log { folder, source })?;
-    // An identity file that is not finished yet keeps nobody from giving clients what they trust.
     Ok(trust_material(
         config,
         &load_chain(config)?,

@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod keys;
 pub mod log;
 pub mod requests;
+pub mod templates;
 pub mod tokens;
 
 /// A target: asserts, and returns whether the input was accepted.
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("request_json", requests::request_json),
     ("sct_parse", certificates::sct_parse),
     ("server_yaml", configuration::server_yaml),
+    ("template", templates::template),
     ("tile_path", log::tile_path),
 ];
 

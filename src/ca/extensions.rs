@@ -207,8 +207,13 @@ pub fn check_length(name: &[u8], extensions: &[Extension]) -> Result<(), Encodin
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use super::*;
-    use crate::identity::BuildFacts;
+    use crate::dev::oidc::{TestAlgorithm, TestClaims};
+    use crate::identity::testing::Bench;
+    use crate::identity::{BuildFacts, Issuers};
 
     /// Every fact, in no order that matters to the certificate.
     const FACTS: [BuildFact; 20] = [
@@ -421,5 +426,77 @@ mod tests {
             );
             assert_eq!(error.reason(), Reason::TemplateError);
         }
+    }
+
+    /// What Fulcio puts into a certificate for a token; see `tests/vectors/README.md`. Each character of a value is an octet.
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        claims: serde_json::Map<String, serde_json::Value>,
+        challenge: String,
+        subject_alternative_name: String,
+        extensions: Vec<VectorExtension>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct VectorExtension {
+        number: u8,
+        value: String,
+    }
+
+    fn octets(text: &str) -> Vec<u8> {
+        text.chars()
+            .map(|octet| u8::try_from(octet).unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn tokens_of_the_public_instance_become_what_fulcio_makes_of_them() {
+        let vectors = include_str!("../../tests/vectors/fulcio/vectors.json");
+        let vectors: Vec<Vector> = serde_json::from_str(vectors).unwrap();
+        let file = include_str!("../../config/identity.public.yaml");
+        let (issuers, _) = Issuers::parse("identity.public.yaml", file).unwrap();
+        let bench = Bench::with_issuers(file);
+        let mut seen = BTreeSet::new();
+        for vector in vectors {
+            let issuer = bench.at(vector.claims["iss"].as_str().unwrap());
+            bench.network.serve(&issuer);
+            let claims = vector
+                .claims
+                .iter()
+                .fold(TestClaims::subject("replaced"), |claims, (name, value)| {
+                    claims.with(name, value.clone())
+                });
+            let token = issuer.token(&claims, TestAlgorithm::Rs256).unwrap();
+            let identity = bench.verify(&token).await;
+            let identity = identity.unwrap_or_else(|error| panic!("{}: {error}", issuer.url()));
+            assert_eq!(identity.challenge, vector.challenge, "{}", issuer.url());
+            assert_eq!(
+                subject_alternative_name(&identity.san).unwrap(),
+                octets(&vector.subject_alternative_name),
+                "{}: {:?}",
+                issuer.url(),
+                identity.san
+            );
+            let expected = vector.extensions.iter().map(|extension| Extension {
+                number: extension.number,
+                value: octets(&extension.value),
+            });
+            assert_eq!(
+                encode(&identity).unwrap(),
+                expected.collect::<Vec<_>>(),
+                "{}",
+                issuer.url()
+            );
+            seen.insert(identity.issuer_id);
+        }
+        let ids = issuers
+            .all()
+            .into_iter()
+            .map(|issuer| Arc::clone(&issuer.id));
+        assert_eq!(
+            ids.collect::<BTreeSet<_>>(),
+            seen,
+            "issuers without a token"
+        );
     }
 }

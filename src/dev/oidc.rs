@@ -295,7 +295,7 @@ impl TestClaims {
     /// Removes a claim.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
-        self.0.remove(name);
+        self.0.shift_remove(name);
         self
     }
 }

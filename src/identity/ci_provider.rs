@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::excerpt::is_invisible;
+use super::excerpt::{Excerpt, is_invisible};
 use super::json::Object;
 use super::template::{Template, TemplateError, TemplateSyntaxError, Values};
 use super::{BuildFact, BuildFacts, San};
@@ -166,7 +166,10 @@ pub enum ProviderError {
         error: TextError,
     },
     /// A claim is not of the form that the provider's configuration tells.
-    #[error("the claim `{claim}` does not match the pattern that the configuration has for it")]
+    #[error(
+        "the claim `{}` does not match the pattern that the configuration has for it",
+        Excerpt::new(claim).unquoted()
+    )]
     Pattern {
         /// The claim's name.
         claim: String,
@@ -328,7 +331,12 @@ fn pattern(text: &str) -> Result<regex::Regex, String> {
     let compile = |text: &str| {
         let mut builder = regex::RegexBuilder::new(text);
         let compiled = builder.size_limit(MAX_COMPILED_OCTETS).build();
-        compiled.map_err(|error| error.to_string())
+        compiled.map_err(|error| {
+            // Several lines, which show the pattern; the last says what is wrong.
+            let error = error.to_string();
+            let last = error.lines().last().unwrap_or_default();
+            last.trim_start_matches("error: ").to_owned()
+        })
     };
     // Alone first: a parenthesis must not close the group that is put around it.
     compile(text)?;
@@ -595,7 +603,7 @@ mod tests {
         let mistakes = CiProvider::new(provider).unwrap_err();
         let purposes = mistakes.iter().map(|mistake| match mistake {
             ProviderMistake::Template { purpose, .. } => purpose.to_string(),
-            other => format!("{other:?}"),
+            ProviderMistake::NoName | ProviderMistake::Pattern { .. } => format!("{mistake:?}"),
         });
         assert_eq!(
             purposes.collect::<Vec<_>>(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
 use super::claims::IdentityRule;
-use super::config::{self, Finding};
+use super::config::{self, Finding, Source};
 use super::jwks::{CLUSTER_ISSUER, ClusterAccess, KeyEndpoint};
 use super::jws::Algorithm;
 use super::rules::ClaimRules;
@@ -139,7 +139,20 @@ impl Issuers {
     /// # Errors
     /// Every finding, when at least one of them is an error.
     pub fn parse(name: &str, text: &str) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
-        config::read(name, text)
+        Self::load(&[Source::new(name, text)], None)
+    }
+
+    /// Reads the sources of an identity configuration, which count together. With `now`, what ends soon is warned of.
+    ///
+    /// Returns the issuers with the warnings.
+    ///
+    /// # Errors
+    /// Every finding, when at least one of them is an error.
+    pub fn load(
+        sources: &[Source],
+        now: Option<OffsetDateTime>,
+    ) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        config::read(sources, now)
     }
 
     /// Puts checked entries together. The configuration has made sure that entries for one URL have no audience in common,

@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::excerpt::Excerpt;
 
-/// The members of an object, by name.
+/// The members of an object, in the order in which they stood.
 pub type Object = Map<String, Value>;
 
 /// The bytes are not one JSON object (RFC 8259, section 4) within the limits.

@@ -20,7 +20,7 @@ pub mod verifier;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use config::{Finding, Severity};
+pub use config::{Finding, Severity, Source};
 pub use error::{RefusedToken, TokenError};
 pub use issuers::{Issuer, IssuerConfiguration, Issuers, TokenLimits};
 pub use jwks::{KeySource, KeyStatus};

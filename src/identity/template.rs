@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::excerpt::Excerpt;
 use super::json::Object;
 
 mod syntax;
@@ -98,13 +99,19 @@ pub enum TemplateError {
         place: Place,
     },
     /// The value that the template is the name of is neither a claim nor a default.
-    #[error("value <{name}> not present in either claims or defaults")]
+    #[error(
+        "value <{}> not present in either claims or defaults",
+        Excerpt::new(name).unquoted()
+    )]
     NotPresent {
         /// The name of the value.
         name: Box<str>,
     },
     /// A claim is there, and is no text, whole number or boolean.
-    #[error("the claim `{name}` is {found}, expected a string, a whole number or a boolean")]
+    #[error(
+        "the claim `{}` is {found}, expected a string, a whole number or a boolean",
+        Excerpt::new(name).unquoted()
+    )]
     NotText {
         /// The name of the claim.
         name: Box<str>,

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use mayfly::config::Settings;
-use mayfly::identity::Issuers;
+use mayfly::identity::config::Code;
+use mayfly::identity::{Finding, Issuers};
 use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure};
 use mayfly::reason::Reason;
 
@@ -137,6 +138,12 @@ fn labels_of(text: &str, name: &str) -> BTreeSet<String> {
     names.collect()
 }
 
+fn warns_only_of(warnings: &[Finding], codes: &[Code]) {
+    for warning in warnings {
+        assert!(codes.contains(&warning.code), "{warning}");
+    }
+}
+
 #[test]
 fn the_examples_of_the_configuration_are_read() {
     for path in files_in("config") {
@@ -147,7 +154,12 @@ fn the_examples_of_the_configuration_are_read() {
             "identity.example.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
                 assert_eq!(issuers.configuration().len(), 7);
-                assert!(warnings.is_empty(), "{warnings:?}");
+                warns_only_of(&warnings, &[Code::OpenIssuer, Code::Superfluous]);
+            }
+            "identity.public.yaml" => {
+                let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
+                assert_eq!(issuers.configuration().len(), 31);
+                warns_only_of(&warnings, &[Code::OpenIssuer, Code::NoEffect]);
             }
             other => panic!("nobody reads config/{other}"),
         }

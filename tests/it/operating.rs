@@ -127,9 +127,9 @@ fn a_mistake_in_the_identity_file_is_named_with_its_place() {
 fn without_anyone_to_trust_nobody_is_served() {
     let instance = Instance::new();
     instance.write_identity("");
-    refuses(&instance, &[], 3, "the file configures no issuer");
+    refuses(&instance, &[], 3, "the configuration has no issuer");
     std::fs::remove_file(instance.identity()).unwrap();
-    refuses(&instance, &[], 3, "No such file or directory");
+    refuses(&instance, &[], 3, "there is no such file");
 }
 
 #[test]

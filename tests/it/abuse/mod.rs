@@ -10,6 +10,7 @@ mod issuers;
 mod operations;
 mod proofs;
 mod signing_keys;
+mod templates;
 mod tokens;
 
 /// The rows that there must be.
@@ -24,6 +25,7 @@ fn required_rows() -> BTreeSet<String> {
     add('I', &[1..=24, 29..=32]);
     add('P', &[1..=36]);
     add('H', &[1..=1, 3..=20, 25..=25, 27..=30]);
+    add('C', &[1..=14]);
     add('X', &[1..=20]);
     add('L', &[1..=12, 14..=21, 24..=25]);
     add('K', &[1..=5, 10..=10]);

@@ -35,7 +35,7 @@ fn with(object: &Value, name: &str, value: impl Into<Value>) -> Value {
 
 fn without(object: &Value, name: &str) -> Value {
     let mut object = object.clone();
-    object.as_object_mut().unwrap().remove(name);
+    object.as_object_mut().unwrap().shift_remove(name);
     object
 }
 
