@@ -38,7 +38,7 @@ pub(super) enum Test {
     /// It is there, or it is not.
     Exists(bool),
     /// These are not all true.
-    Not(Vec<Test>),
+    Not(Vec<Self>),
 }
 
 /// A regular expression with its text.
@@ -99,7 +99,9 @@ impl Test {
     fn matches(&self, text: &str) -> bool {
         match self {
             Self::Equals(wanted) => wanted == text,
-            Self::In(wanted) => wanted.binary_search_by(|known| known.as_str().cmp(text)).is_ok(),
+            Self::In(wanted) => wanted
+                .binary_search_by(|known| known.as_str().cmp(text))
+                .is_ok(),
             Self::Glob(glob) => glob.matches(text),
             Self::Regex(regex) => regex.compiled.is_match(text),
             Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
@@ -119,13 +121,16 @@ impl Test {
             (Self::Contains(_), Self::Equals(_) | Self::In(_)) => false,
             (_, Self::Equals(text)) => self.matches(text),
             (_, Self::In(texts)) => texts.iter().all(|text| self.matches(text)),
-            (Self::Exists(true), Self::Glob(_) | Self::Regex(_) | Self::Prefix(_) | Self::Contains(_)) => true,
+            (
+                Self::Exists(true),
+                Self::Glob(_) | Self::Regex(_) | Self::Prefix(_) | Self::Contains(_),
+            ) => true,
             (_, Self::Glob(glob)) => self.covers_prefix(glob.opening()),
             (_, Self::Prefix(prefix)) => self.covers_prefix(prefix),
             // The negation of less is more.
-            (Self::Not(these), Self::Not(others)) => {
-                others.iter().all(|other| these.iter().any(|this| other.covers(this)))
-            }
+            (Self::Not(these), Self::Not(others)) => others
+                .iter()
+                .all(|other| these.iter().any(|this| other.covers(this))),
             (
                 Self::Equals(_)
                 | Self::In(_)
@@ -145,7 +150,12 @@ impl Test {
         let wanted = match self {
             Self::Prefix(prefix) => Some(prefix.as_str()),
             Self::Glob(glob) => glob.as_prefix(),
-            Self::Equals(_) | Self::In(_) | Self::Regex(_) | Self::Contains(_) | Self::Exists(_) | Self::Not(_) => None,
+            Self::Equals(_)
+            | Self::In(_)
+            | Self::Regex(_)
+            | Self::Contains(_)
+            | Self::Exists(_)
+            | Self::Not(_) => None,
         };
         wanted.is_some_and(|wanted| opening.starts_with(wanted))
     }
@@ -159,13 +169,37 @@ impl Test {
                 write!(f, "{} ", choose("is one of", "is none of"))?;
                 texts_in(f, texts)
             }
-            Self::Glob(glob) => write!(f, "{} the glob {}", choose("matches", "does not match"), shown(glob.as_str())),
+            Self::Glob(glob) => write!(
+                f,
+                "{} the glob {}",
+                choose("matches", "does not match"),
+                shown(glob.as_str())
+            ),
             Self::Regex(regex) => {
-                write!(f, "{} the regex {}", choose("matches", "does not match"), shown(&regex.written))
+                write!(
+                    f,
+                    "{} the regex {}",
+                    choose("matches", "does not match"),
+                    shown(&regex.written)
+                )
             }
-            Self::Prefix(text) => write!(f, "{} with {}", choose("begins", "does not begin"), shown(text)),
-            Self::Contains(text) => write!(f, "{} {}", choose("contains", "does not contain"), shown(text)),
-            Self::Exists(exists) => f.write_str(if *exists == is_wanted { "is there" } else { "is not there" }),
+            Self::Prefix(text) => write!(
+                f,
+                "{} with {}",
+                choose("begins", "does not begin"),
+                shown(text)
+            ),
+            Self::Contains(text) => write!(
+                f,
+                "{} {}",
+                choose("contains", "does not contain"),
+                shown(text)
+            ),
+            Self::Exists(exists) => f.write_str(if *exists == is_wanted {
+                "is there"
+            } else {
+                "is not there"
+            }),
             // One level only: the reader of rules sees to that.
             Self::Not(tests) => match &tests[..] {
                 [test] => test.write(f, !is_wanted),
@@ -216,7 +250,9 @@ fn text(value: &Value) -> Option<Cow<'_, str>> {
 
 fn contains(value: &Value, word: &str) -> bool {
     match value {
-        Value::Array(elements) => elements.iter().any(|element| text(element).is_some_and(|text| text == word)),
+        Value::Array(elements) => elements
+            .iter()
+            .any(|element| text(element).is_some_and(|text| text == word)),
         Value::String(text) => has_word(text, word),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
     }

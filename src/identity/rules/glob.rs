@@ -38,7 +38,9 @@ impl Glob {
     /// # Errors
     /// What is wrong, and at which octet of the text.
     pub(super) fn parse(text: &str) -> Result<Self, (InvalidGlob, usize)> {
-        let stranger = text.char_indices().find(|(_, character)| "?[]{}\\".contains(*character));
+        let stranger = text
+            .char_indices()
+            .find(|(_, character)| "?[]{}\\".contains(*character));
         if let Some((offset, character)) = stranger {
             return Err((InvalidGlob::Character(character), offset));
         }
@@ -78,7 +80,9 @@ impl Glob {
         for octet in rest.bytes() {
             for &place in &places.0 {
                 match self.rest.get(place) {
-                    Some(Part::Octet(wanted)) if *wanted == octet => next.reach(place + 1, &self.rest),
+                    Some(Part::Octet(wanted)) if *wanted == octet => {
+                        next.reach(place + 1, &self.rest)
+                    }
                     Some(Part::Star) if octet != b'/' => next.reach(place, &self.rest),
                     Some(Part::DoubleStar) => next.reach(place, &self.rest),
                     Some(Part::Octet(_) | Part::Star) | None => {}

@@ -25,7 +25,7 @@ pub use path::{ClaimName, InvalidName};
 pub use raw::{RawRules, RuleMistake};
 
 /// The most characters of a message that the conditions of a rule may take.
-const MAX_SHOWN: usize = 1000;
+const MAX_SHOWN: usize = 600;
 
 /// The `allow` and `deny` rules of one issuer. Without any, every token that verifies may have a certificate.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -137,10 +137,12 @@ impl ClaimRules {
 
     /// Every rule with its list and its number in it, in the order in which they count.
     pub fn rules(&self) -> impl Iterator<Item = (RuleList, usize, &Rule)> {
-        [RuleList::Deny, RuleList::Allow].into_iter().flat_map(|list| {
-            let rules = self.list(list).iter().zip(1..);
-            rules.map(move |(rule, number)| (list, number, rule))
-        })
+        [RuleList::Deny, RuleList::Allow]
+            .into_iter()
+            .flat_map(|list| {
+                let rules = self.list(list).iter().zip(1..);
+                rules.map(move |(rule, number)| (list, number, rule))
+            })
     }
 
     /// The rules of one list.
@@ -166,7 +168,9 @@ impl Rule {
     }
 
     fn applies(&self, values: &[Option<&Value>]) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(values))
+        self.conditions
+            .iter()
+            .all(|condition| condition.holds(values))
     }
 
     /// Whether every token that `other` applies to is one that this rule applies to as well, as far as that can be seen from

@@ -32,7 +32,9 @@ pub enum InvalidName {
     #[error("the name of a claim is longer than 256 octets")]
     TooLong,
     /// It has characters that cannot be seen.
-    #[error("the name of a claim has control characters or marks that change the direction of text")]
+    #[error(
+        "the name of a claim has control characters or marks that change the direction of text"
+    )]
     Invisible,
     /// It begins like a path and is none.
     #[error("a path to a claim is $ and then .name or ['name'] for each level")]
@@ -68,7 +70,10 @@ impl ClaimName {
     /// The claim, if the token has it. One that is null counts as missing.
     pub(super) fn find<'a>(&self, claims: &'a Object) -> Option<&'a Value> {
         let outer = claims.get(&self.outer);
-        let value = self.inner.iter().fold(outer, |value, name| value?.get(name));
+        let value = self
+            .inner
+            .iter()
+            .fold(outer, |value, name| value?.get(name));
         value.filter(|value| !value.is_null())
     }
 
@@ -101,8 +106,7 @@ fn segments(path: &str) -> Option<Vec<String>> {
             let plain = rest.strip_prefix('.')?;
             let end = plain.find(['.', '[']).unwrap_or(plain.len());
             let (name, tail) = plain.split_at_checked(end)?;
-            let is_plain =
-                |octet: u8| octet.is_ascii_alphanumeric() || b"_-:/".contains(&octet);
+            let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"_-:/".contains(&octet);
             if !name.bytes().all(is_plain) {
                 return None;
             }

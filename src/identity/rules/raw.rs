@@ -53,8 +53,8 @@ enum Node {
     Scalar(String),
     /// A number that could be written in several ways.
     Fraction,
-    List(Vec<Spanned<Node>>),
-    Map(Vec<(Spanned<String>, Spanned<Node>)>),
+    List(Vec<Spanned<Self>>),
+    Map(Vec<(Spanned<String>, Spanned<Self>)>),
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -119,7 +119,10 @@ impl ClaimRules {
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the text.
-    pub fn new(allow: Option<&RawRules>, deny: Option<&RawRules>) -> Result<Self, Vec<RuleMistake>> {
+    pub fn new(
+        allow: Option<&RawRules>,
+        deny: Option<&RawRules>,
+    ) -> Result<Self, Vec<RuleMistake>> {
         let mut reader = Reader::default();
         let rules = Self {
             allow: reader.rules("allow", allow),
@@ -146,7 +149,12 @@ struct Reader {
 }
 
 impl Reader {
-    fn mistake<T>(&mut self, at: &Spanned<T>, message: impl Into<String>, help: impl Into<Option<&'static str>>) {
+    fn mistake<T>(
+        &mut self,
+        at: &Spanned<T>,
+        message: impl Into<String>,
+        help: impl Into<Option<&'static str>>,
+    ) {
         self.mistakes.push(RuleMistake {
             location: at.referenced,
             path: self.path.clone(),
@@ -184,7 +192,11 @@ impl Reader {
         let conditions = match &raw.value {
             Node::Map(conditions) if !conditions.is_empty() => conditions,
             Node::Map(_) | Node::Null => {
-                self.mistake(raw, "the rule is empty, and would apply to every token", help);
+                self.mistake(
+                    raw,
+                    "the rule is empty, and would apply to every token",
+                    help,
+                );
                 return None;
             }
             Node::Scalar(_) | Node::Fraction | Node::List(_) => {
@@ -194,13 +206,20 @@ impl Reader {
         };
         let mut read = Vec::with_capacity(conditions.len());
         for (name, value) in conditions {
-            self.below(&name.value, |reader| reader.conditions(name, value, &mut read));
+            self.below(&name.value, |reader| {
+                reader.conditions(name, value, &mut read)
+            });
         }
         Some(Rule { conditions: read })
     }
 
     /// Reads what is said of one claim: a condition for each operator.
-    fn conditions(&mut self, name: &Spanned<String>, value: &Spanned<Node>, conditions: &mut Vec<Condition>) {
+    fn conditions(
+        &mut self,
+        name: &Spanned<String>,
+        value: &Spanned<Node>,
+        conditions: &mut Vec<Condition>,
+    ) {
         let claim = match ClaimName::parse(&name.value) {
             Ok(claim) => Some(self.claim(claim)),
             Err(why) => {
@@ -238,7 +257,9 @@ impl Reader {
             Node::Map(operators) if !operators.is_empty() => operators
                 .iter()
                 .filter_map(|(operator, operand)| {
-                    self.below(&operator.value, |reader| reader.test(operator, operand, may_negate))
+                    self.below(&operator.value, |reader| {
+                        reader.test(operator, operand, may_negate)
+                    })
                 })
                 .collect(),
             Node::Map(_) | Node::Null => {
@@ -246,7 +267,11 @@ impl Reader {
                 Vec::new()
             }
             Node::List(_) => {
-                self.mistake(raw, "a list alone says nothing of the claim", "write in: [...] if it must be one of these");
+                self.mistake(
+                    raw,
+                    "a list alone says nothing of the claim",
+                    "write in: [...] if it must be one of these",
+                );
                 Vec::new()
             }
             Node::Fraction => {
@@ -256,16 +281,26 @@ impl Reader {
         }
     }
 
-    fn test(&mut self, operator: &Spanned<String>, operand: &Spanned<Node>, may_negate: bool) -> Option<Test> {
+    fn test(
+        &mut self,
+        operator: &Spanned<String>,
+        operand: &Spanned<Node>,
+        may_negate: bool,
+    ) -> Option<Test> {
         match operator.value.as_str() {
             "equals" => self.text(operand).map(|text| Test::Equals(text.to_owned())),
             "in" => self.texts(operand).map(Test::In),
             "glob" => self.glob(operand).map(Test::Glob),
             "regex" => self.regex(operand).map(Test::Regex),
             "exists" => self.exists(operand).map(Test::Exists),
-            "contains" => self.filled(operand).map(|text| Test::Contains(text.to_owned())),
-            "prefix" => self.filled(operand).map(|text| Test::Prefix(text.to_owned())),
-            "not" if may_negate => Some(Test::Not(self.tests(operand, false))).filter(|test| *test != Test::Not(vec![])),
+            "contains" => self
+                .filled(operand)
+                .map(|text| Test::Contains(text.to_owned())),
+            "prefix" => self
+                .filled(operand)
+                .map(|text| Test::Prefix(text.to_owned())),
+            "not" if may_negate => Some(Test::Not(self.tests(operand, false)))
+                .filter(|test| *test != Test::Not(vec![])),
             "not" => {
                 self.mistake(operator, "not stands inside not", "leave out both");
                 None
@@ -282,15 +317,27 @@ impl Reader {
         match &raw.value {
             Node::Scalar(text) => return Some(text),
             Node::Fraction => self.fraction(raw),
-            Node::Null => self.mistake(raw, "the value is missing", "write \"\" for a text without characters"),
-            Node::List(_) => self.mistake(raw, "expected one value, not a list", "one of several values is in: [...]"),
+            Node::Null => self.mistake(
+                raw,
+                "the value is missing",
+                "write \"\" for a text without characters",
+            ),
+            Node::List(_) => self.mistake(
+                raw,
+                "expected one value, not a list",
+                "one of several values is in: [...]",
+            ),
             Node::Map(_) => self.mistake(raw, "expected a value, not a mapping", None),
         }
         None
     }
 
     fn fraction<T>(&mut self, raw: &Spanned<T>) {
-        self.mistake(raw, "a number with a fraction or an exponent can be written in several ways", "put it in quotes, as the claim has it");
+        self.mistake(
+            raw,
+            "a number with a fraction or an exponent can be written in several ways",
+            "put it in quotes, as the claim has it",
+        );
     }
 
     /// A text that is not empty.
@@ -307,7 +354,11 @@ impl Reader {
         let elements = match &raw.value {
             Node::List(elements) if !elements.is_empty() => elements,
             Node::List(_) => {
-                self.mistake(raw, "the list is empty, and no claim is one of its values", None);
+                self.mistake(
+                    raw,
+                    "the list is empty, and no claim is one of its values",
+                    None,
+                );
                 return None;
             }
             Node::Null | Node::Scalar(_) | Node::Fraction | Node::Map(_) => {
@@ -342,7 +393,10 @@ impl Reader {
         // A dot stands for any character: with a line break in a claim nobody gets round a rule of `deny`.
         let compile = |pattern: &str| {
             let mut builder = regex::RegexBuilder::new(pattern);
-            builder.dot_matches_new_line(true).size_limit(MAX_COMPILED_OCTETS).build()
+            builder
+                .dot_matches_new_line(true)
+                .size_limit(MAX_COMPILED_OCTETS)
+                .build()
         };
         // Alone first: a parenthesis must not close the group that is put around it.
         let compiled = compile(text).and_then(|_| compile(&format!(r"\A(?:{text})\z")));
@@ -352,7 +406,11 @@ impl Reader {
                 compiled,
             }),
             Err(regex::Error::CompiledTooBig(_)) => {
-                self.mistake(raw, "the regular expression takes more than 1 MiB", "repeat less, or with *");
+                self.mistake(
+                    raw,
+                    "the regular expression takes more than 1 MiB",
+                    "repeat less, or with *",
+                );
                 None
             }
             Err(error) => {
@@ -370,7 +428,11 @@ impl Reader {
     fn pattern<'a>(&mut self, raw: &'a Spanned<Node>) -> Option<&'a str> {
         let text = self.filled(raw)?;
         if text.len() > MAX_PATTERN_OCTETS {
-            self.mistake(raw, format!("the pattern is longer than {MAX_PATTERN_OCTETS} octets"), None);
+            self.mistake(
+                raw,
+                format!("the pattern is longer than {MAX_PATTERN_OCTETS} octets"),
+                None,
+            );
             return None;
         }
         Some(text)

@@ -13,7 +13,10 @@ struct File {
 }
 
 fn read(text: &str) -> Result<ClaimRules, Vec<RuleMistake>> {
-    let file: File = serde_saphyr::from_str(text).unwrap();
+    // As the configuration reads them.
+    let options =
+        serde_saphyr::options! { strict_booleans: true, leading_zero_numbers_as_strings: true };
+    let file: File = serde_saphyr::from_str_with_options(text, options).unwrap();
     ClaimRules::new(file.allow.as_ref(), file.deny.as_ref())
 }
 
@@ -22,17 +25,21 @@ fn rules(text: &str) -> ClaimRules {
 }
 
 fn object(value: Value) -> Object {
-    match value {
-        Value::Object(object) => object,
-        other => panic!("{other}"),
-    }
+    let Value::Object(object) = value else {
+        panic!("{value}");
+    };
+    object
 }
 
 /// Whether one condition holds, as a rule of `allow` and, the other way round, of `deny`.
 fn holds(condition: &str, claims: &Value) -> bool {
     let claims = object(claims.clone());
-    let allowed = rules(&format!("allow:\n  - {condition}\n")).check(&claims).is_ok();
-    let denied = rules(&format!("deny:\n  - {condition}\n")).check(&claims).is_err();
+    let allowed = rules(&format!("allow:\n  - {condition}\n"))
+        .check(&claims)
+        .is_ok();
+    let denied = rules(&format!("deny:\n  - {condition}\n"))
+        .check(&claims)
+        .is_err();
     assert_eq!(allowed, denied, "{condition}");
     allowed
 }
@@ -74,6 +81,7 @@ fn each_operator_means_what_its_name_says() {
         ("run: 74", true),
         ("run: \"74\"", true),
         ("run: 074", false),
+        ("run: 0x4A", true),
         ("big: 12345678901234567890", true),
         ("fork: false", true),
         ("fork: FALSE", true),
@@ -150,7 +158,8 @@ deny:
         "rule 1 of `deny` refuses tokens for which `runner_environment` is \"self-hosted\""
     );
 
-    let error = check(json!({ "repository_owner": "acme", "ref": "refs/heads/secret-plan" })).unwrap_err();
+    let error =
+        check(json!({ "repository_owner": "acme", "ref": "refs/heads/secret-plan" })).unwrap_err();
     assert_eq!(error.reason(), Reason::NoAllowRuleMatched);
     assert_eq!(
         error.to_string(),
@@ -168,16 +177,28 @@ fn conditions_read_as_statements() {
     for (condition, statement) in [
         ("a: x", "`a` is \"x\""),
         ("a: { in: [z, y, z] }", "`a` is one of \"y\", \"z\""),
-        ("a: { in: [1,2,3,4,5,6,7] }", "`a` is one of \"1\", \"2\", \"3\", \"4\", \"5\" and 2 more"),
+        (
+            "a: { in: [1,2,3,4,5,6,7] }",
+            "`a` is one of \"1\", \"2\", \"3\", \"4\", \"5\" and 2 more",
+        ),
         ("a: { prefix: x }", "`a` begins with \"x\""),
         ("a: { contains: x }", "`a` contains \"x\""),
         ("a: { exists: true }", "`a` is there"),
         ("a: { exists: false }", "`a` is not there"),
         ("a: { not: { exists: false } }", "`a` is there"),
-        ("a: { not: { regex: x } }", "`a` does not match the regex \"x\""),
-        ("a: { not: { glob: x*, prefix: y } }", "`a` does not do all of: matches the glob \"x*\", begins with \"y\""),
+        (
+            "a: { not: { regex: x } }",
+            "`a` does not match the regex \"x\"",
+        ),
+        (
+            "a: { not: { glob: x*, prefix: y } }",
+            "`a` does not do all of: matches the glob \"x*\", begins with \"y\"",
+        ),
         ("$.a.b: \"\\r\\u202e\"", "`$.a.b` is \"\\u000d\\u202e\""),
-        ("{ a: x, b: { prefix: y, not: z } }", "`a` is \"x\" and `b` begins with \"y\" and `b` is not \"z\""),
+        (
+            "{ a: x, b: { prefix: y, not: z } }",
+            "`a` is \"x\" and `b` begins with \"y\" and `b` is not \"z\"",
+        ),
     ] {
         let rules = rules(&format!("allow:\n  - {condition}\n"));
         let [rule] = rules.list(RuleList::Allow) else {
@@ -217,8 +238,18 @@ deny: {{ a: x }}
     let found: Vec<String> = mistakes
         .iter()
         .map(|mistake| {
-            let RuleMistake { location, path, message, .. } = mistake;
-            format!("{}:{} {} {message}", location.line(), location.column(), path.join("/"))
+            let RuleMistake {
+                location,
+                path,
+                message,
+                ..
+            } = mistake;
+            format!(
+                "{}:{} {} {message}",
+                location.line(),
+                location.column(),
+                path.join("/")
+            )
         })
         .collect();
     let expected = [
@@ -228,24 +259,62 @@ deny: {{ a: x }}
         "5:27 allow/2/a/in in wants a list",
         "6:5 allow/3 the rule is not a mapping",
         "7:8 allow/4/a a number with a fraction or an exponent can be written in several ways",
+        "8:6 allow/5/a nothing is said of the claim",
+        "9:8 allow/6/a a list alone says nothing of the claim",
+        "10:14 allow/7/a/in the list is empty, and no claim is one of its values",
+        "11:18 allow/8/a/prefix the text is empty, and would fit every claim",
+        "11:30 allow/8/a/exists exists wants true or false",
+        "11:41 allow/8/a/glob `[` has no meaning in a glob, only * and ** have; use regex, or several values",
+        "12:17 allow/9/a/not/not not stands inside not",
+        "13:5 allow/10/$.a..b a path to a claim is $ and then .name or ['name'] for each level",
+        "14:17 allow/11/a/regex the pattern is longer than 1024 octets",
+        "15:17 allow/12/a/regex the regular expression takes more than 1 MiB",
+        "16:18 allow/13/a/equals expected one value, not a list",
+        "17:18 allow/14/a/in/1 expected a value, not a mapping",
+        "18:16 allow/15/a/glob more than two * in a row",
+        "19:17 allow/16/a/regex the regular expression cannot be used: unopened group",
+        "20:7 deny deny is not a list of rules",
     ];
-    for (found, expected) in found.iter().zip(expected) {
-        assert_eq!(found, expected);
-    }
-    panic!("{found:#?}");
+    assert_eq!(found, expected);
 }
 
 #[test]
 fn a_path_has_one_form() {
-    for (text, outer) in [("a", "a"), ("kubernetes.io", "kubernetes.io"), ("$.a.b", "a"), ("$['a.b'].c", "a.b"), ("$.a['b']", "a")] {
-        assert_eq!(ClaimName::parse(text).map(|name| name.outer().to_owned()), Ok(outer.to_owned()));
+    for (text, outer) in [
+        ("a", "a"),
+        ("kubernetes.io", "kubernetes.io"),
+        ("$.a.b", "a"),
+        ("$['a.b'].c", "a.b"),
+        ("$.a['b']", "a"),
+    ] {
+        assert_eq!(
+            ClaimName::parse(text).map(|name| name.outer().to_owned()),
+            Ok(outer.to_owned())
+        );
     }
-    for text in ["$", "$.", "$a", "$..a", "$.a.", "$.a b", "$[a]", "$['a'", "$['']", "$[\"a\"]", "$['a\\'b']", "$.a[0]", "$.*"] {
+    for text in [
+        "$",
+        "$.",
+        "$a",
+        "$..a",
+        "$.a.",
+        "$.a b",
+        "$[a]",
+        "$['a'",
+        "$['']",
+        "$[\"a\"]",
+        "$['a\\'b']",
+        "$.a[0]",
+        "$.*",
+    ] {
         assert_eq!(ClaimName::parse(text), Err(InvalidName::Path), "{text}");
     }
     assert_eq!(ClaimName::parse(""), Err(InvalidName::Empty));
     assert_eq!(ClaimName::parse("a\u{202e}"), Err(InvalidName::Invisible));
-    assert_eq!(ClaimName::parse(&"a".repeat(257)), Err(InvalidName::TooLong));
+    assert_eq!(
+        ClaimName::parse(&"a".repeat(257)),
+        Err(InvalidName::TooLong)
+    );
 }
 
 #[test]
@@ -259,9 +328,14 @@ fn a_glob_takes_time_that_grows_with_the_text() {
 fn naive_match(pattern: &[u8], text: &[u8]) -> bool {
     match pattern {
         [] => text.is_empty(),
-        [b'*', b'*', rest @ ..] => (0..=text.len()).any(|length| naive_match(rest, &text[length..])),
+        [b'*', b'*', rest @ ..] => {
+            (0..=text.len()).any(|length| naive_match(rest, &text[length..]))
+        }
         [b'*', rest @ ..] => {
-            let longest = text.iter().position(|octet| *octet == b'/').unwrap_or(text.len());
+            let longest = text
+                .iter()
+                .position(|octet| *octet == b'/')
+                .unwrap_or(text.len());
             (0..=longest).any(|length| naive_match(rest, &text[length..]))
         }
         [octet, rest @ ..] => text.first() == Some(octet) && naive_match(rest, &text[1..]),
@@ -273,13 +347,16 @@ fn condition() -> impl Strategy<Value = String> {
     let simple = prop_oneof![
         "[ab]{0,2}".prop_map(|text| format!("\"{text}\"")),
         "[ab]{1,2}".prop_map(|text| format!("{{ prefix: {text} }}")),
-        "[ab*]{1,3}".prop_filter("three stars", |text| text != "***").prop_map(|text| format!("{{ glob: \"{text}\" }}")),
+        "[ab*]{1,3}"
+            .prop_filter("three stars", |text| text != "***")
+            .prop_map(|text| format!("{{ glob: \"{text}\" }}")),
         "[ab.]{1,2}".prop_map(|text| format!("{{ regex: \"{text}\" }}")),
         "[ab]".prop_map(|text| format!("{{ contains: {text} }}")),
         any::<bool>().prop_map(|exists| format!("{{ exists: {exists} }}")),
         "[ab]{1,2}, [ab]{0,2}x".prop_map(|texts| format!("{{ in: [{texts}] }}")),
     ];
-    let test = prop_oneof![3 => simple.clone(), 1 => simple.prop_map(|test| format!("{{ not: {test} }}"))];
+    let test =
+        prop_oneof![3 => simple.clone(), 1 => simple.prop_map(|test| format!("{{ not: {test} }}"))];
     ("[xy]", test).prop_map(|(claim, test)| format!("{claim}: {test}"))
 }
 
