@@ -1,13 +1,14 @@
 //! The command line, one file a command.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::clock::SystemClock;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
 use crate::logging;
 use crate::random::SystemRandomness;
@@ -15,6 +16,7 @@ use crate::server::{Environment, StartError};
 use crate::store::StoreError;
 
 mod bench;
+mod check_config;
 mod dev;
 mod healthcheck;
 mod init;
@@ -47,6 +49,8 @@ enum Command {
     Init(init::Arguments),
     /// Run an instance
     Serve(Box<serve::Arguments>),
+    /// Find everything that is wrong with an identity configuration, before it is in force
+    CheckConfig(check_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -123,6 +127,54 @@ impl From<StartError> for Failure {
     }
 }
 
+/// Where the identity configuration is, for the commands that only read it.
+#[derive(Args, Debug)]
+struct ConfigPaths {
+    /// Who may have a certificate: a file, or a folder of files [default: as for `mayfly serve`]
+    #[arg(
+        long,
+        env = "MAYFLY_IDENTITY_CONFIG",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    identity_config: Option<PathBuf>,
+    /// The server's configuration, which may name it [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
+    #[arg(
+        short,
+        long,
+        env = "MAYFLY_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+    /// The folder that `mayfly init` made [default: /var/lib/mayfly]
+    #[arg(
+        long,
+        env = "MAYFLY_DATA_DIR",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    data_dir: Option<PathBuf>,
+}
+
+impl ConfigPaths {
+    /// The path of the identity configuration.
+    ///
+    /// # Errors
+    /// When only the server's configuration says where it is, and that cannot be read.
+    fn identity_config(&self) -> Result<PathBuf, ConfigError> {
+        if let Some(path) = &self.identity_config {
+            return Ok(path.clone());
+        }
+        let settings = Settings {
+            data_dir: self.data_dir.clone(),
+            ..Settings::default()
+        };
+        let settings = settings.with_file(self.config.as_deref())?;
+        Ok(ServerConfig::new(settings)?.identity_config)
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
@@ -153,6 +205,7 @@ pub fn run() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments, &environment),
         Command::Init(arguments) => init::run(&arguments, &environment),
         Command::Serve(arguments) => serve::run(*arguments, &environment),
+        Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),

@@ -100,8 +100,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "fetch", "instance", "keys",
-            "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
+            "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
+            "keys", "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -12,7 +12,9 @@
 
 mod abuse;
 mod answers;
+
 mod architecture;
+mod check_config;
 mod corpora;
 mod description;
 mod documents;

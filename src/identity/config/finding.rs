@@ -89,7 +89,6 @@ codes! {
     NoIssuer = "MF123" Error "the file configures no issuer",
     Setting = "MF124" Error "the value of a setting cannot be used",
     PlainHttp = "MF125" Warning "the issuer's keys are fetched over http",
-    Preset = "MF126" Error "the preset is unknown",
     Ends = "MF127" Warning "the entry, or a certificate of it, ends soon or has ended",
 }
 
@@ -198,12 +197,6 @@ impl<'a> Report<'a> {
             sources: sources.iter().collect(),
             findings: Vec::new(),
         }
-    }
-
-    /// Adds a source that findings can point into, and returns its index.
-    pub(super) fn add_source(&mut self, source: &'a Source) -> usize {
-        self.sources.push(source);
-        self.sources.len() - 1
     }
 
     /// The name of a file.

@@ -27,8 +27,6 @@ struct Provider {
     is_used: bool,
     /// It has no template for the certificate's name, which matters once an issuer uses it.
     is_nameless: bool,
-    /// One of a preset need not be used.
-    is_preset: bool,
 }
 
 impl Providers {
@@ -65,22 +63,8 @@ impl Providers {
                 .subject_alternative_name
                 .as_ref()
                 .is_none_or(|text| text.value.trim().is_empty()),
-            is_preset: false,
         };
         self.by_name.insert(name.value.clone(), entry);
-    }
-
-    /// Adds a provider that a preset brings along, unless the files have one of that name.
-    pub(super) fn add_preset(&mut self, name: &str, provider: &Arc<CiProvider>, file: usize) {
-        let entry = || Provider {
-            place: Place::start(file),
-            path: String::new(),
-            provider: Some(Arc::clone(provider)),
-            is_used: true,
-            is_nameless: false,
-            is_preset: true,
-        };
-        self.by_name.entry(name.to_owned()).or_insert_with(entry);
     }
 
     /// Finds the provider that an issuer names. What is wrong with it is reported where it stands.
@@ -108,7 +92,7 @@ impl Providers {
     /// Reports what no issuer names.
     pub(super) fn report_unused(&self, report: &mut Report<'_>) {
         for (name, provider) in &self.by_name {
-            if !provider.is_used && !provider.is_preset {
+            if !provider.is_used {
                 let message = format!("no issuer uses the ci-provider {}", Excerpt::new(name));
                 report.add(Code::Superfluous, provider.place, &provider.path, message);
             }

@@ -178,7 +178,7 @@ pub(super) fn parse(file: usize, text: &str) -> Result<RawFile, Unreadable> {
     serde_saphyr::from_str_with_options(&end_alias_keys(text), options).map_err(|error| {
         let place = error
             .location()
-            .map_or(Place::start(file), |location| Place::new(file, location));
+            .map_or_else(|| Place::start(file), |location| Place::new(file, location));
         if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = &error {
             return Unreadable {
                 place,

@@ -124,10 +124,12 @@ fn read_file(path: &Path, limit: u64) -> Result<Source, SourceError> {
 }
 
 fn explain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "it may not be read by this user".to_owned(),
-        _ => error.to_string(),
+    if error.kind() == io::ErrorKind::NotFound {
+        "there is no such file".to_owned()
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "it may not be read by this user".to_owned()
+    } else {
+        error.to_string()
     }
 }
 

@@ -1,0 +1,241 @@
+//! `mayfly check-config`: everything that is wrong with an identity configuration, at once, before it is in force.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{ConfigPaths, Failure};
+use crate::identity::config::{Code, Finding, Severity, source};
+use crate::identity::{Issuers, Source};
+use crate::server::Environment;
+
+/// The arguments of `mayfly check-config`.
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    paths: ConfigPaths,
+    /// Warnings fail the check too
+    #[arg(long)]
+    strict: bool,
+    /// How findings are printed
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// A warning that fails the check, by its code; may be repeated
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    deny: Vec<Code>,
+    /// A warning that is not printed, by its code; may be repeated
+    #[arg(long, value_name = "CODE", value_parser = code)]
+    allow: Vec<Code>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people: each finding with the line that it is about.
+    Text,
+    /// One JSON array.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// Annotations of GitHub Actions.
+    Github,
+}
+
+fn code(text: &str) -> Result<Code, String> {
+    let known = Code::ALL.iter().find(|code| code.name() == text);
+    known
+        .copied()
+        .ok_or_else(|| "no such code; docs/config-errors.md lists them".to_owned())
+}
+
+pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
+    let path = arguments.paths.identity_config()?;
+    let sources = source::read(&path).map_err(Failure::configuration)?;
+    let (issuers, findings) = match Issuers::load(&sources, Some(environment.clock.now())) {
+        Ok((issuers, warnings)) => (Some(issuers), warnings),
+        Err(findings) => (None, findings),
+    };
+    let findings = arguments.judge(findings);
+    let count = |severity| {
+        let of = |finding: &&Finding| finding.severity == severity;
+        findings.iter().filter(of).count()
+    };
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    print!(
+        "{}",
+        match arguments.format {
+            Format::Text => text(&findings, &sources),
+            Format::Json => json(&findings)?,
+            Format::Sarif => sarif(&findings)?,
+            Format::Github => github(&findings),
+        }
+    );
+    let summary = format!(
+        "{}: {}, {}",
+        path.display(),
+        counted(errors, "error"),
+        counted(warnings, "warning")
+    );
+    if errors > 0 || (arguments.strict && warnings > 0) {
+        return Err(Failure::configuration(summary));
+    }
+    if matches!(arguments.format, Format::Text) {
+        let entries = issuers.map_or(0, |issuers| issuers.all().len());
+        println!("{summary}, {}", counted(entries, "issuer"));
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// Applies `--allow` and `--deny`. An error stays one.
+    fn judge(&self, findings: Vec<Finding>) -> Vec<Finding> {
+        let judged = findings.into_iter().filter_map(|mut finding| {
+            if finding.severity == Severity::Warning {
+                if self.allow.contains(&finding.code) {
+                    return None;
+                }
+                if self.deny.contains(&finding.code) {
+                    finding.severity = Severity::Error;
+                }
+            }
+            Some(finding)
+        });
+        judged.collect()
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// Each finding with the line that it is about, and a mark under what is meant.
+fn text(findings: &[Finding], sources: &[Source]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let Finding {
+            code,
+            severity,
+            message,
+            file,
+            line,
+            column,
+            end_column,
+            help,
+            ..
+        } = finding;
+        // Writing to a `String` does not fail.
+        let _ = writeln!(text, "{}[{code}]: {message}", severity.name());
+        let number = line.to_string();
+        let margin = " ".repeat(number.len());
+        let _ = writeln!(text, "{margin}--> {file}:{line}:{column}");
+        if let Some(shown) = line_of(sources, file, *line) {
+            let before: String = shown
+                .chars()
+                .take(usize::try_from(column - 1).unwrap_or(0))
+                .map(|character| if character == '\t' { '\t' } else { ' ' })
+                .collect();
+            let left = shown.chars().count().saturating_sub(before.chars().count());
+            let width = usize::try_from(end_column.saturating_sub(*column)).unwrap_or(1);
+            let mark = "^".repeat(width.min(left).max(1));
+            let help = help.as_ref();
+            let help = help.map_or_else(String::new, |help| format!(" help: {help}"));
+            let _ = writeln!(text, "{margin} |\n{number} | {shown}");
+            let _ = writeln!(text, "{margin} | {before}{mark}{help}");
+        } else if let Some(help) = help {
+            let _ = writeln!(text, "{margin} = help: {help}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A line of a source, unless it is empty or too long to be read.
+fn line_of<'a>(sources: &'a [Source], file: &Arc<str>, line: u64) -> Option<&'a str> {
+    const MAX_SHOWN: usize = 200;
+    let source = sources.iter().find(|source| source.name == *file)?;
+    let line = source.text.lines().nth(usize::try_from(line - 1).ok()?)?;
+    let is_shown = !line.trim().is_empty()
+        && line.len() <= MAX_SHOWN
+        && !line
+            .chars()
+            .any(|character| character.is_control() && character != '\t');
+    is_shown.then_some(line)
+}
+
+fn json(findings: &[Finding]) -> Result<String, Failure> {
+    let json = serde_json::to_string_pretty(findings).map_err(Failure::defect)?;
+    Ok(json + "\n")
+}
+
+/// The Static Analysis Results Interchange Format (OASIS, version 2.1.0).
+fn sarif(findings: &[Finding]) -> Result<String, Failure> {
+    let rules: Vec<_> = Code::ALL
+        .iter()
+        .map(|code| json!({ "id": code.name(), "shortDescription": { "text": code.title() } }))
+        .collect();
+    let results: Vec<_> = findings
+        .iter()
+        .map(|finding| {
+            let help = finding.help.as_ref();
+            let help = help.map_or_else(String::new, |help| format!(" ({help})"));
+            json!({
+                "ruleId": finding.code,
+                "level": finding.severity,
+                "message": { "text": format!("{}{help}", finding.message) },
+                "locations": [{ "physicalLocation": {
+                    "artifactLocation": { "uri": finding.file },
+                    "region": {
+                        "startLine": finding.line,
+                        "startColumn": finding.column,
+                        "endLine": finding.end_line,
+                        "endColumn": finding.end_column.max(finding.column + 1),
+                    },
+                } }],
+            })
+        })
+        .collect();
+    let document = json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": { "name": "mayfly", "version": crate::VERSION, "rules": rules } },
+            "results": results,
+        }],
+    });
+    let text = serde_json::to_string_pretty(&document).map_err(Failure::defect)?;
+    Ok(text + "\n")
+}
+
+/// Workflow commands of GitHub Actions, which show a finding beside the line of a pull request.
+fn github(findings: &[Finding]) -> String {
+    let escaped = |text: &str| {
+        text.replace('%', "%25")
+            .replace('\r', "%0D")
+            .replace('\n', "%0A")
+    };
+    let property = |text: &str| escaped(text).replace(':', "%3A").replace(',', "%2C");
+    let mut text = String::new();
+    for finding in findings {
+        let help = finding.help.as_ref();
+        let help = help.map_or_else(String::new, |help| format!(" ({help})"));
+        // Writing to a `String` does not fail.
+        let _ = writeln!(
+            text,
+            "::{} file={},line={},col={},endLine={},endColumn={},title={}::{}",
+            finding.severity.name(),
+            property(&finding.file),
+            finding.line,
+            finding.column,
+            finding.end_line,
+            finding.end_column,
+            finding.code,
+            escaped(&format!("{}{help}", finding.message)),
+        );
+    }
+    text
+}

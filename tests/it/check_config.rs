@@ -1,0 +1,177 @@
+//! `mayfly check-config` as policy admins run it, on files that are wrong in every way that has a code.
+//!
+//! Each folder of `tests/config` is named after a code and holds what is checked, and what is printed (`expected.txt`). With
+//! `MAYFLY_UPDATE` set, what is printed is written there instead, to be read and committed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mayfly::identity::config::Code;
+use serde_json::Value;
+
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut fixtures: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    fixtures.sort();
+    fixtures
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// What is checked of a fixture, relative to it.
+fn input(fixture: &Path) -> &'static str {
+    let inputs = ["identity.yaml", "identity.json", "identity"];
+    let found = inputs.iter().find(|input| fixture.join(input).exists());
+    found.unwrap_or_else(|| panic!("{} has nothing to check", fixture.display()))
+}
+
+/// Runs the check in the folder of a fixture. Returns the exit code and what was printed, errors last.
+fn check(fixture: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+        .current_dir(fixture)
+        .args(["check-config", "--identity-config", input(fixture)])
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout) + &text(output.stderr),
+    )
+}
+
+#[test]
+fn every_code_is_found_where_it_stands() {
+    let mut seen = BTreeSet::new();
+    for fixture in fixtures() {
+        let code = name(&fixture).split('-').next().unwrap();
+        let (exit, printed) = check(&fixture, &[]);
+        assert!(
+            printed.contains(&format!("[{code}]")),
+            "{}: {printed}",
+            fixture.display()
+        );
+        let is_refused = printed.contains("error[");
+        assert_eq!(
+            exit,
+            if is_refused { 3 } else { 0 },
+            "{}",
+            fixture.display()
+        );
+        assert_eq!(check(&fixture, &["--strict"]).0, 3, "{}", fixture.display());
+        let expected = fixture.join("expected.txt");
+        if std::env::var_os("MAYFLY_UPDATE").is_some() {
+            std::fs::write(&expected, &printed).unwrap();
+        }
+        let expected = std::fs::read_to_string(expected).unwrap();
+        assert_eq!(printed, expected, "{}", fixture.display());
+        seen.insert(code.to_owned());
+    }
+    let all: BTreeSet<String> = Code::ALL
+        .iter()
+        .map(|code| code.name().to_owned())
+        .collect();
+    assert_eq!(seen, all);
+}
+
+#[test]
+fn every_code_has_a_section_that_says_what_to_do() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config-errors.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let sections: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("## MF"))
+        .collect();
+    let expected: Vec<String> = Code::ALL
+        .iter()
+        .map(|code| format!("{}: {}", &code.name()[2..], code.title()))
+        .collect();
+    assert_eq!(sections, expected);
+    for section in text.split("\n## ").skip(1) {
+        assert!(section.contains("\nWhat to do: "), "{section}");
+    }
+}
+
+#[test]
+fn other_formats_say_the_same() {
+    let fixture = fixtures();
+    let fixture = fixture
+        .iter()
+        .find(|path| name(path) == "MF104-undefined-provider");
+    let fixture = fixture.unwrap();
+    let json = |format| -> Value {
+        let (_, printed) = check(fixture, &["--format", format]);
+        // The summary stands behind it, on the standard error stream.
+        let document = printed.split("\nmayfly: ").next().unwrap();
+        serde_json::from_str(document).unwrap()
+    };
+    let found = &json("json")[0];
+    assert_eq!(found["code"], "MF104");
+    assert_eq!(found["severity"], "error");
+    assert_eq!((&found["line"], &found["column"]), (&6.into(), &18.into()));
+    assert_eq!(found["end_column"], 32);
+    assert_eq!(
+        found["path"],
+        "/oidc-issuers/https:~1~1issuer.example.com/ci-provider"
+    );
+    let sarif = &json("sarif")["runs"][0]["results"][0];
+    assert_eq!(sarif["ruleId"], "MF104");
+    let region = &sarif["locations"][0]["physicalLocation"]["region"];
+    assert_eq!(
+        (&region["startLine"], &region["startColumn"]),
+        (&6.into(), &18.into())
+    );
+    let (_, github) = check(fixture, &["--format", "github"]);
+    assert!(
+        github.starts_with(
+            "::error file=identity.yaml,line=6,col=18,endLine=6,endColumn=32,title=MF104::"
+        ),
+        "{github}"
+    );
+}
+
+#[test]
+fn warnings_can_be_left_out_or_made_errors() {
+    let all = fixtures();
+    let fixture = all
+        .iter()
+        .find(|path| name(path) == "MF122-unverified")
+        .unwrap();
+    assert_eq!(check(fixture, &[]).0, 0);
+    assert_eq!(check(fixture, &["--deny", "MF122"]).0, 3);
+    let (exit, printed) = check(fixture, &["--allow", "MF122", "--strict"]);
+    assert_eq!(
+        (exit, printed.as_str()),
+        (0, "identity.yaml: no errors, no warnings, 1 issuer\n")
+    );
+    // An error cannot be left out.
+    let wrong = all
+        .iter()
+        .find(|path| name(path) == "MF105-no-audience")
+        .unwrap();
+    assert_eq!(check(wrong, &["--allow", "MF105"]).0, 3);
+    assert_eq!(check(fixture, &["--allow", "MF999"]).0, 2);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |path: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+            .arg("check-config")
+            .arg("--identity-config")
+            .arg(path)
+            .env_clear()
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run(&folder.path().join("none.yaml")).contains("none.yaml: there is no such file"));
+    assert!(run(folder.path()).contains("the folder has no file"));
+}
