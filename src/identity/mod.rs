@@ -15,6 +15,7 @@ pub mod jwks;
 pub mod jws;
 pub mod rules;
 pub mod template;
+pub mod trace;
 pub mod verifier;
 
 #[cfg(test)]
