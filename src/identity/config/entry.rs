@@ -21,7 +21,7 @@ use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::{Issuer, Pattern, TokenLimits};
 use crate::identity::jwks::{ClusterAccess, KeyEndpoint, KeyLocation};
 use crate::identity::jws::Algorithm;
-use crate::identity::rules::ClaimRules;
+use crate::identity::rules::{ClaimRules, RuleList};
 
 /// How long before the end of an entry, or of a certificate, it is told of.
 const NOTICE: Duration = Duration::days(30);
@@ -271,8 +271,13 @@ impl Checker<'_, '_> {
         let cluster = self.cluster_access(entry);
         let tokens = self.token_limits(entry);
         let expires = self.expires(entry);
-        let access = ClaimRules::default();
-        self.open_issuer(entry, url, rule.as_ref());
+        let access = self.access(entry);
+        if access
+            .as_ref()
+            .is_some_and(|rules| rules.list(RuleList::Allow).is_empty())
+        {
+            self.open_issuer(entry, url, rule.as_ref());
+        }
         let id: Arc<str> = match &entry.raw.id {
             Some(id) => id.value.clone().into(),
             None => self.made_up_id(url).into(),
@@ -286,11 +291,29 @@ impl Checker<'_, '_> {
             id,
             audiences: audiences?,
             rule: rule?,
-            access,
+            access: access?,
             tokens,
             disabled: entry.raw.disabled.as_ref().is_some_and(|flag| flag.value),
             expires,
         })
+    }
+
+    /// `allow` and `deny`.
+    fn access(&mut self, entry: &Entry<'_>) -> Option<ClaimRules> {
+        let mistakes = match ClaimRules::new(entry.raw.allow.as_ref(), entry.raw.deny.as_ref()) {
+            Ok(rules) => return Some(rules),
+            Err(mistakes) => mistakes,
+        };
+        for mistake in mistakes {
+            let names: Vec<&str> = mistake.path.iter().map(String::as_str).collect();
+            let path = entry.path(None) + &pointer(&names);
+            let place = Place::new(entry.file, mistake.location);
+            let finding = self.report.add(Code::Rule, place, &path, mistake.message);
+            if let Some(help) = mistake.help {
+                finding.help(help);
+            }
+        }
+        None
     }
 
     /// `client-id`, or `client-ids`.
