@@ -226,6 +226,12 @@ impl KeyEndpoint {
         }
     }
 
+    /// Whether its keys were given, so that none are fetched.
+    #[must_use]
+    pub const fn has_keys(&self) -> bool {
+        matches!(self.location, KeyLocation::Given(_))
+    }
+
     /// Whether this is a pattern.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {

@@ -18,6 +18,7 @@ mod check_config;
 mod corpora;
 mod description;
 mod documents;
+mod explain;
 mod listening;
 mod operating;
 mod readiness;
