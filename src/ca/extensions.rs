@@ -475,12 +475,10 @@ mod tests {
             .collect()
     }
 
-    #[tokio::test]
-    async fn tokens_of_the_public_instance_become_what_fulcio_makes_of_them() {
-        let vectors = include_str!("../../tests/vectors/fulcio/vectors.json");
+    /// Makes identities of the tokens of vectors under an identity file, and compares. Every issuer must have a token.
+    async fn compare_with_fulcio(file: &str, vectors: &str) {
         let vectors: Vec<Vector> = serde_json::from_str(vectors).unwrap();
-        let file = include_str!("../../config/identity.public.yaml");
-        let (issuers, _) = Issuers::parse("identity.public.yaml", file).unwrap();
+        let (issuers, _) = Issuers::parse("identity.yaml", file).unwrap();
         let bench = Bench::with_issuers(file);
         let mut seen = BTreeSet::new();
         for vector in vectors {
@@ -524,5 +522,23 @@ mod tests {
             seen,
             "issuers without a token"
         );
+    }
+
+    #[tokio::test]
+    async fn tokens_of_the_public_instance_become_what_fulcio_makes_of_them() {
+        compare_with_fulcio(
+            include_str!("../../config/identity.public.yaml"),
+            include_str!("../../tests/vectors/fulcio/vectors.json"),
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn tokens_of_every_type_become_what_fulcio_makes_of_them() {
+        compare_with_fulcio(
+            include_str!("../../tests/vectors/fulcio/types.yaml"),
+            include_str!("../../tests/vectors/fulcio/types.vectors.json"),
+        )
+        .await;
     }
 }

@@ -226,10 +226,13 @@ impl KeyEndpoint {
         }
     }
 
-    /// Whether its keys were given, so that none are fetched.
+    /// The text of the key set, where it was given.
     #[must_use]
-    pub const fn has_keys(&self) -> bool {
-        matches!(self.location, KeyLocation::Given(_))
+    pub fn given_key_set(&self) -> Option<&str> {
+        match &self.location {
+            KeyLocation::Given(jwks) => Some(jwks),
+            KeyLocation::Discovery | KeyLocation::Url(_) => None,
+        }
     }
 
     /// Whether this is a pattern.
@@ -291,6 +294,8 @@ impl Default for KeySourceLimits {
 pub struct KeyStatus {
     /// The issuer's URL.
     pub issuer: String,
+    /// Whether only a pattern names it.
+    pub is_tenant: bool,
     /// Whether the last fetch succeeded.
     pub is_up: bool,
     /// When keys were last fetched.
@@ -474,6 +479,12 @@ impl KeySource {
             .collect();
         all.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         all
+    }
+
+    /// How the keys of one issuer stand, if they were asked for.
+    #[must_use]
+    pub fn status_of(&self, endpoint: &Arc<KeyEndpoint>) -> Option<KeyStatus> {
+        find(&self.entries.load(), endpoint).map(|entry| entry.status())
     }
 
     fn entry(
@@ -709,6 +720,7 @@ impl Entry {
         let keys = self.keys.load();
         KeyStatus {
             issuer: self.endpoint.issuer.clone(),
+            is_tenant: matches!(self.endpoint.kind, EndpointKind::Tenant(_)),
             is_up: keys.is_some() && lock(&self.state).failure.is_none(),
             last_success: keys.as_ref().map(|keys| keys.fetched),
             keys: keys.as_ref().map_or(0, |keys| keys.keys.len()),

@@ -165,7 +165,7 @@ impl Tracer {
                 let endpoint = KeyEndpoint::clone(&matched.endpoint);
                 (source, Arc::new(endpoint.with_keys_at(location)))
             }
-            Keys::AtHand(source) if matched.endpoint.has_keys() => {
+            Keys::AtHand(source) if matched.endpoint.given_key_set().is_some() => {
                 (source, Arc::clone(&matched.endpoint))
             }
             Keys::AtHand(_) | Keys::None => {

@@ -84,11 +84,17 @@ impl TokenVerifier {
         self.keys.status()
     }
 
+    /// How the keys of an issuer stand, if they were asked for.
+    #[must_use]
+    pub fn key_status_of(&self, issuer: &Issuer) -> Option<KeyStatus> {
+        self.keys.status_of(&issuer.endpoint)
+    }
+
     /// Begins to fetch the keys of every issuer that is not a pattern, so that the first tokens need not wait.
     pub fn prefetch(&self, now: OffsetDateTime) {
         let issuers = self.issuers.load();
-        let in_use = |issuer: &&&Arc<Issuer>| !issuer.disabled && !issuer.has_expired(now);
-        for issuer in issuers.all().iter().filter(in_use) {
+        let all = issuers.all().into_iter();
+        for issuer in all.filter(|issuer| issuer.is_in_use(now)) {
             self.keys.prefetch(&issuer.endpoint, now);
         }
     }

@@ -62,6 +62,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &["limits", "metrics"]),
     ("logging", &["clock", "identity"]),
     ("systemd", &[]),
+    (
+        "reload",
+        &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
+    ),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
     (
@@ -77,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "reload",
             "api",
             "ca",
             "clock",
@@ -102,8 +107,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
-            "keys", "logging", "metrics", "policy", "random", "server", "systemd", "tlog", "trust",
-            "x509", "store",
+            "keys", "logging", "metrics", "policy", "random", "reload", "server", "systemd",
+            "tlog", "trust", "x509", "store",
         ],
     ),
 ];

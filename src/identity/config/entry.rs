@@ -12,14 +12,14 @@ use x509_parser::pem::Pem;
 use super::finding::{Code, Finding, Place, Severity, closest};
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
-use crate::fetch::ExtraRoots;
+use crate::fetch::{ClusterFiles, ExtraRoots};
 use crate::identity::claims::{
     ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
     UsernameRule,
 };
 use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::{Issuer, Pattern, TokenLimits};
-use crate::identity::jwks::KeyEndpoint;
+use crate::identity::jwks::{ClusterAccess, KeyEndpoint, KeyLocation};
 use crate::identity::jws::Algorithm;
 use crate::identity::rules::{ClaimRules, RuleList};
 
@@ -267,6 +267,8 @@ impl Checker<'_, '_> {
         let rule = self.rule(entry, url);
         let audiences = self.audiences(entry, url);
         let roots = self.roots(entry);
+        let location = self.key_location(entry, url);
+        let cluster = self.cluster_access(entry);
         let tokens = self.token_limits(entry);
         let expires = self.expires(entry);
         let access = self.access(entry);
@@ -280,8 +282,12 @@ impl Checker<'_, '_> {
             Some(id) => id.value.clone().into(),
             None => self.made_up_id(url).into(),
         };
+        let mut endpoint = endpoint(Arc::clone(&id), roots).with_keys_at(location);
+        if let Some(cluster) = cluster {
+            endpoint = endpoint.with_cluster_access(cluster);
+        }
         Some(Issuer {
-            endpoint: Arc::new(endpoint(Arc::clone(&id), roots)),
+            endpoint: Arc::new(endpoint),
             id,
             audiences: audiences?,
             rule: rule?,
@@ -379,6 +385,55 @@ impl Checker<'_, '_> {
             let message = format!("a certificate of ca-cert {verb} on {}", end.date());
             self.at(Code::Ends, entry, "ca-cert", pem, message);
         }
+    }
+
+    /// Where the keys are: `jwks-uri` or `jwks-file`, and otherwise where the discovery document says.
+    fn key_location(&mut self, entry: &Entry<'_>, url: &str) -> KeyLocation {
+        let (found, field, text) = match (&entry.raw.jwks_uri, &entry.raw.jwks_file) {
+            (None, None) => return KeyLocation::Discovery,
+            (Some(uri), Some(_)) => {
+                let message = "jwks-uri and jwks-file stand together";
+                self.at(Code::Setting, entry, "jwks-uri", uri, message);
+                return KeyLocation::Discovery;
+            }
+            (Some(uri), None) => {
+                let found = KeyLocation::url(&uri.value, url).map_err(|why| why.to_string());
+                (found, "jwks-uri", uri)
+            }
+            (None, Some(path)) => (self.key_file(entry, path), "jwks-file", path),
+        };
+        found.unwrap_or_else(|why| {
+            let message = format!("{field} cannot be used: {why}");
+            self.at(Code::Setting, entry, field, text, message);
+            KeyLocation::Discovery
+        })
+    }
+
+    /// The keys in a file. They are those of the moment when the configuration is read.
+    fn key_file(&self, entry: &Entry<'_>, path: &Text) -> Result<KeyLocation, String> {
+        let source = self.report.source(entry.file);
+        let source = source.ok_or_else(|| "there is no such file".to_owned())?;
+        let jwks = source
+            .read_named(&path.value)
+            .map_err(|why| why.to_string())?;
+        KeyLocation::given(&jwks).map_err(|why| why.to_string())
+    }
+
+    /// The cluster's token, where an entry says where it is. It is read for every fetch.
+    fn cluster_access(&mut self, entry: &Entry<'_>) -> Option<ClusterAccess> {
+        let text = entry.raw.token_file.as_ref()?;
+        if entry.is_wildcard || entry.type_name() != "kubernetes" {
+            let message = "only issuers of type kubernetes that are no pattern can have token-file";
+            self.at(Code::Setting, entry, "token-file", text, message)
+                .help("whoever a pattern names would be sent the token");
+            return None;
+        }
+        let source = self.report.source(entry.file);
+        let token = source.and_then(|source| source.path_of(&text.value));
+        Some(ClusterAccess::Files(Arc::new(ClusterFiles {
+            ca: None,
+            token: token.unwrap_or_else(|| text.value.clone().into()),
+        })))
     }
 
     fn token_limits(&mut self, entry: &Entry<'_>) -> TokenLimits {
