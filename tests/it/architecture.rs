@@ -57,6 +57,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
+    ("policy", &["api", "ca", "identity", "reason", "x509"]),
     // Layer 5: puts the parts together.
     ("listener", &["limits", "metrics"]),
     ("logging", &["clock", "identity"]),
@@ -109,8 +110,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
-            "keys", "logging", "random", "reload", "server", "systemd", "tlog", "trust", "x509",
-            "store",
+            "keys", "logging", "metrics", "policy", "random", "reload", "server", "systemd",
+            "tlog", "trust", "x509", "store",
         ],
     ),
 ];
