@@ -17,7 +17,7 @@ const MAX_ALIASED_EVENTS: usize = 100_000;
 pub(super) type Text = Spanned<String>;
 
 /// A key that has no meaning where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UnknownKey {
     pub(super) key: Text,
     pub(super) known: &'static [&'static str],
@@ -28,7 +28,7 @@ pub(super) struct UnknownKey {
 macro_rules! mapping {
     ($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty = $yaml:literal | $json:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Default)]
+        #[derive(Clone, Debug, Default)]
         pub(super) struct $name {
             $(pub(super) $field: Option<$type>,)+
             pub(super) unknown: Vec<UnknownKey>,
@@ -124,7 +124,7 @@ mapping! {
 }
 
 /// The members of a mapping with free keys, in their order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entries<T>(pub(super) Vec<(Text, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
@@ -188,6 +188,7 @@ pub(super) fn parse(file: usize, text: &str) -> Result<RawFile, Unreadable> {
 }
 
 /// Why a text is no identity file.
+#[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) place: Place,
     pub(super) message: String,
