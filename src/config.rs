@@ -209,6 +209,9 @@ settings! {
     /// /etc/mayfly/identity.yaml]
     #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE", alias = "config-path")]
     identity_config: PathBuf,
+    /// Put changes of the identity configuration in force only when asked to, by SIGHUP
+    #[arg(long, env = "MAYFLY_NO_WATCH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    no_watch: bool,
     /// The address of the API and the log [default: 0.0.0.0:5555]
     #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     listen: SocketAddr,
@@ -541,6 +544,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// The identity file.
     pub identity_config: PathBuf,
+    /// Whether changes of it count only when a reload is asked for.
+    pub no_watch: bool,
     /// The API's address.
     pub listen: SocketAddr,
     /// The address of metrics and health.
@@ -683,6 +688,7 @@ impl ServerConfig {
             ca_cert: settings.ca_cert.unwrap_or_else(|| ca.join("chain.pem")),
             ca_key: settings.ca_key.unwrap_or_else(|| ca.join("key.pem")),
             ca_key_password_file: settings.ca_key_password_file,
+            no_watch: settings.no_watch.unwrap_or(false),
             log: (!no_ct).then_some(log),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),

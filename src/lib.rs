@@ -12,6 +12,7 @@ pub mod dev;
 pub mod instance;
 pub mod listener;
 pub mod logging;
+pub mod reload;
 pub mod server;
 pub mod systemd;
 

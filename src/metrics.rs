@@ -21,8 +21,8 @@ use http::HttpMetrics;
 pub use http::InFlight;
 use parts::PartMetrics;
 pub use parts::{
-    CtLogMetrics, LogMetrics, SigningMetrics, StoreMetrics, StoreOperation, SubmissionResult,
-    Written,
+    CtLogMetrics, LogMetrics, ReloadResult, SigningMetrics, StoreMetrics, StoreOperation,
+    SubmissionResult, Written,
 };
 
 /// Buckets of the inherited latency histogram, in seconds.
@@ -325,6 +325,9 @@ pub struct Metrics {
     ca_not_after: IntGaugeVec,
     config_info: IntGaugeVec,
     config_issuers: IntGaugeVec,
+    config_reloads: IntCounterVec,
+    config_last_reload_ok: IntGaugeVec,
+    config_last_reload: IntGaugeVec,
     insecure_settings: IntGauge,
     ready: IntGauge,
     ready_check: IntGaugeVec,
@@ -460,6 +463,21 @@ impl Metrics {
             config_issuers: registrar.gauge(
                 "mayfly_config_issuers",
                 "Configured issuers, by kind",
+                &["kind"],
+            )?,
+            config_reloads: registrar.counter(
+                "mayfly_config_reloads_total",
+                "Reloads of a configuration, by what came of them",
+                &["kind", "result"],
+            )?,
+            config_last_reload_ok: registrar.gauge(
+                "mayfly_config_last_reload_successful",
+                "Whether the last reload of a configuration put it in force; 1 before any",
+                &["kind"],
+            )?,
+            config_last_reload: registrar.gauge(
+                "mayfly_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last put in force, seconds since 1970",
                 &["kind"],
             )?,
             insecure_settings: registrar.single_gauge(
@@ -637,13 +655,65 @@ impl Metrics {
     }
 
     /// Says which configuration is in force; `digest` is the start of its SHA-256, hex.
-    pub fn configuration(&self, kind: &'static str, digest: &str) {
+    /// `before` is that of the one before, which is no longer told.
+    pub fn configuration(&self, kind: &'static str, digest: &str, before: Option<&str>) {
+        if let Some(before) = before.filter(|before| *before != digest) {
+            // It was set when that one was put in force.
+            let _ = self.config_info.remove_label_values(&[kind, before]);
+        }
         self.config_info.with_label_values(&[kind, digest]).set(1);
     }
 
+    /// The identity configuration is in force since the start; `now` in seconds since 1970.
+    pub fn loaded(&self, now: i64) {
+        let kind = "identity";
+        for result in ReloadResult::ALL {
+            self.config_reloads
+                .with_label_values(&[kind, result.label()])
+                .inc_by(0);
+        }
+        self.config_last_reload_ok.with_label_values(&[kind]).set(1);
+        self.config_last_reload.with_label_values(&[kind]).set(now);
+    }
+
+    /// Counts a reload of the identity configuration; `now` in seconds since 1970.
+    pub fn reloaded(&self, result: ReloadResult, now: i64) {
+        let kind = "identity";
+        self.config_reloads
+            .with_label_values(&[kind, result.label()])
+            .inc();
+        let is_ok = result == ReloadResult::Ok;
+        self.config_last_reload_ok
+            .with_label_values(&[kind])
+            .set(i64::from(is_ok));
+        if is_ok {
+            self.config_last_reload.with_label_values(&[kind]).set(now);
+        }
+    }
+
+    /// Drops the series of an issuer that is no longer configured, and makes room for another one's.
+    pub fn forget_issuer(&self, id: &str) {
+        let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        if !issuers.remove(id) {
+            return;
+        }
+        for gauge in [&self.oidc_up, &self.oidc_keys, &self.oidc_last_success] {
+            // One that never had a value has no series.
+            let _ = gauge.remove_label_values(&[id]);
+        }
+        let _ = self
+            .ready_check
+            .remove_label_values(&[&format!("issuer:{id}")]);
+    }
+
     /// Sets how many issuers are configured.
-    pub fn configured_issuers(&self, exact: usize, wildcard: usize) {
-        for (kind, number) in [("exact", exact), ("wildcard", wildcard)] {
+    pub fn configured_issuers(&self, exact: usize, wildcard: usize, disabled: usize) {
+        let kinds = [
+            ("exact", exact),
+            ("wildcard", wildcard),
+            ("disabled", disabled),
+        ];
+        for (kind, number) in kinds {
             self.config_issuers
                 .with_label_values(&[kind])
                 .set(i64::try_from(number).unwrap_or(i64::MAX));

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::ca::CertificateAuthority;
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::EmbeddedLog;
-use crate::identity::Issuer;
+use crate::identity::{Issuer, Issuers};
 use crate::metrics::{IssuerKeys, Metrics};
 
 /// The time between two rounds of checks.
@@ -101,16 +101,36 @@ pub struct Watched {
     pub ca: Arc<CertificateAuthority>,
     /// Our own log.
     pub log: Option<Arc<EmbeddedLog>>,
-    /// The configured issuers.
+}
+
+/// The identity configuration that counts now.
+#[derive(Clone, Debug)]
+pub struct PolicyInForce {
+    /// Its entries.
     pub issuers: Vec<Arc<Issuer>>,
-    /// The start of the SHA-256 of the identity file in force, hex.
-    pub config_digest: String,
+    /// The start of the SHA-256 of its files, hex.
+    pub digest: String,
+    /// Why another version on the disk does not count, if there is one.
+    pub refused: Option<String>,
+}
+
+impl PolicyInForce {
+    /// A version that is as it is on the disk.
+    #[must_use]
+    pub fn new(issuers: &Issuers, digest: String) -> Self {
+        Self {
+            issuers: issuers.all().into_iter().map(Arc::clone).collect(),
+            digest,
+            refused: None,
+        }
+    }
 }
 
 /// The checks, and what they last came to.
 #[derive(Debug)]
 pub struct Readiness {
     watched: Watched,
+    policy: ArcSwap<PolicyInForce>,
     metrics: Arc<Metrics>,
     latest: ArcSwap<Report>,
 }
@@ -118,7 +138,7 @@ pub struct Readiness {
 impl Readiness {
     /// Nothing is known before the first [`Self::check`].
     #[must_use]
-    pub fn new(watched: Watched, metrics: Arc<Metrics>) -> Self {
+    pub fn new(watched: Watched, policy: PolicyInForce, metrics: Arc<Metrics>) -> Self {
         let latest = ArcSwap::from_pointee(Report {
             status: Status::NotReady,
             checks: Vec::new(),
@@ -126,6 +146,7 @@ impl Readiness {
         });
         Self {
             watched,
+            policy: ArcSwap::from_pointee(policy),
             metrics,
             latest,
         }
@@ -137,10 +158,23 @@ impl Readiness {
         self.latest.load_full().unless_outdated(Instant::now())
     }
 
-    /// The start of the SHA-256 of the identity file in force, hex.
+    /// The identity configuration that counts now.
     #[must_use]
-    pub fn config_digest(&self) -> &str {
-        &self.watched.config_digest
+    pub fn policy(&self) -> Arc<PolicyInForce> {
+        self.policy.load_full()
+    }
+
+    /// Another version of the configuration counts from now on.
+    pub fn policy_loaded(&self, policy: PolicyInForce) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// The version on the disk does not count, and why; the one in force stays.
+    pub fn policy_refused(&self, why: String) {
+        self.policy.rcu(|policy| PolicyInForce {
+            refused: Some(why.clone()),
+            ..PolicyInForce::clone(policy)
+        });
     }
 
     /// Runs the checks for ever, one round every [`INTERVAL`]. Keys that could not be fetched are asked for again now and
@@ -262,30 +296,44 @@ impl Readiness {
         )
     }
 
-    /// Whether the configuration in force is the one on the disk: it is read once, so this always holds.
+    /// Whether the configuration in force is the one on the disk.
     fn config(&self) -> Check {
+        let policy = self.policy();
+        let found = match &policy.refused {
+            None => Ok(()),
+            Some(why) => Err(format!(
+                "identity file {} stays in force, the one on the disk is refused: {why}",
+                policy.digest
+            )),
+        };
+        let check = informational("config".to_owned(), Instant::now(), found);
         Check {
-            detail: Some(format!("identity file {}", self.config_digest())),
-            ..informational("config".to_owned(), Instant::now(), Ok(()))
+            detail: check
+                .detail
+                .or_else(|| Some(format!("identity file {}", policy.digest))),
+            ..check
         }
     }
 
-    /// Whether each issuer's keys are there. Only when none has any can nothing be issued.
+    /// Whether the keys of each issuer are there whose tokens are accepted. Only when none has any can nothing be issued.
     fn issuers(&self) -> Vec<Check> {
         let start = Instant::now();
-        let statuses = self.watched.ca.tokens.key_status();
-        let by_url: HashMap<&str, _> = statuses
-            .iter()
-            .map(|status| (status.issuer.as_str(), status))
-            .collect();
-        let issuers = self.watched.issuers.iter();
-        let exact: Vec<_> = issuers.filter(|issuer| !issuer.is_wildcard()).collect();
+        let ca = &self.watched.ca;
+        let tenants = ca.tokens.key_status().into_iter();
         self.metrics
-            .oidc_tenants(statuses.len().saturating_sub(exact.len()));
-        let mut checks: Vec<Check> = exact
+            .oidc_tenants(tenants.filter(|status| status.is_tenant).count());
+        let now = ca.clock.now();
+        let policy = self.policy();
+        let in_use: Vec<_> = policy
+            .issuers
             .iter()
+            .filter(|issuer| issuer.is_in_use(now))
+            .collect();
+        let exact = in_use.iter().filter(|issuer| !issuer.is_wildcard());
+        let mut checks: Vec<Check> = exact
             .map(|issuer| {
-                let status = by_url.get(issuer.url()).copied();
+                let status = ca.tokens.key_status_of(issuer);
+                let status = status.as_ref();
                 let has_keys = status.is_some_and(|status| status.keys > 0);
                 self.metrics.issuer_keys(&IssuerKeys {
                     issuer: &issuer.id,
@@ -303,7 +351,7 @@ impl Readiness {
                 informational(format!("{ISSUER}{}", issuer.id), start, found)
             })
             .collect();
-        let has_wildcard = exact.len() < self.watched.issuers.len();
+        let has_wildcard = checks.len() < in_use.len();
         if !has_wildcard && checks.iter().all(|check| !check.ok) {
             for check in &mut checks {
                 check.weight = Weight::Required;

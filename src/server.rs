@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
-use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
 use crate::api::ct::LogSite;
@@ -29,7 +28,7 @@ use crate::ctlog::metered::MeteredLog;
 use crate::fetch::{ClusterFiles, FetchLimits, HttpFetcher, Resolver};
 use crate::identity::config::source;
 use crate::identity::jwks::KeySourceLimits;
-use crate::identity::{Finding, IssuerConfiguration, Issuers, KeySource, TokenVerifier};
+use crate::identity::{IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
@@ -37,12 +36,12 @@ use crate::listener::{self, ListenerConfig, Pulse, TlsError};
 use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
-use crate::readiness::{Readiness, Watched};
+use crate::readiness::{PolicyInForce, Readiness, Watched};
+use crate::reload::{self, LoadedPolicy, PolicyFiles, ReloadRequests, Reloader};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
 use crate::systemd::Supervisor;
-use crate::tlog::tree::sha256;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 
@@ -182,9 +181,7 @@ pub struct Parts {
     /// What happens is counted here.
     pub metrics: Arc<Metrics>,
     /// Who may ask.
-    pub issuers: Issuers,
-    /// The start of the SHA-256 of the identity file, hex.
-    config_digest: String,
+    pub policy: LoadedPolicy,
     /// Who signs.
     pub authority: Authority,
     /// Our own log, which is served to its readers.
@@ -215,8 +212,10 @@ impl Parts {
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
         let serials = WatchedRandomness::new(Arc::clone(random))
             .map_err(|error| StartError::System(error.to_string()))?;
-        let (issuers, config_digest) =
-            load_issuers(&config.identity_config, config.strict, clock.now())?;
+        let policy = policy_files(config)
+            .load(clock.now())
+            .map_err(|error| ConfigError(error.lines()))?;
+        reload::log_warnings(&policy.warnings);
         let passphrase = config
             .ca_key_password_file
             .as_deref()
@@ -285,8 +284,7 @@ impl Parts {
         Ok(Self {
             runtime,
             metrics: Arc::new(metrics),
-            issuers,
-            config_digest,
+            policy,
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
@@ -304,6 +302,9 @@ pub struct Server {
     trust: TrustMaterial,
     runtime: Runtime,
     supervisor: Option<Supervisor>,
+    files: PolicyFiles,
+    is_watching: bool,
+    reloads: Option<ReloadRequests>,
 }
 
 impl std::fmt::Debug for Server {
@@ -348,8 +349,7 @@ impl Server {
         let Parts {
             runtime,
             metrics,
-            issuers,
-            config_digest,
+            policy,
             authority,
             log,
             submit_to,
@@ -361,8 +361,11 @@ impl Server {
             .map(|(certificate, key)| listener::tls_config(certificate, key))
             .transpose()?;
 
+        let LoadedPolicy {
+            issuers, digest, ..
+        } = policy;
         let published = issuers.configuration();
-        let all_issuers = issuers.all().into_iter().map(Arc::clone).collect();
+        let policy = PolicyInForce::new(&issuers, digest);
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
@@ -383,7 +386,9 @@ impl Server {
             .map_err(|error| StartError::System(error.to_string()))?;
         let rates = Arc::new(rates);
         let chain = Arc::clone(authority.chain());
-        announce(&metrics, &chain, &published, &config_digest);
+        announce_chain(&metrics, &chain);
+        reload::announce(&metrics, &policy, None);
+        metrics.loaded(clock.now().unix_timestamp());
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
@@ -415,13 +420,11 @@ impl Server {
         let watched = Watched {
             ca: Arc::clone(&ca),
             log: log.clone(),
-            issuers: all_issuers,
-            config_digest,
         };
         let api = Arc::new(Api {
             documents: Documents::new(&chain, &published),
             ca,
-            readiness: Readiness::new(watched, Arc::clone(&metrics)),
+            readiness: Readiness::new(watched, policy, Arc::clone(&metrics)),
             dropped_log_lines: logging::dropped_lines,
             log: log
                 .clone()
@@ -458,6 +461,9 @@ impl Server {
             trust,
             runtime,
             supervisor: None,
+            files: policy_files(config),
+            is_watching: !config.no_watch,
+            reloads: None,
         })
     }
 
@@ -465,6 +471,16 @@ impl Server {
     #[must_use]
     pub fn supervised_by(self, supervisor: Option<Supervisor>) -> Self {
         Self { supervisor, ..self }
+    }
+
+    /// Takes other versions of its identity configuration while it serves: when asked to, and, unless that is switched off,
+    /// when the files change.
+    #[must_use]
+    pub fn reloading(self, requests: ReloadRequests) -> Self {
+        Self {
+            reloads: Some(requests),
+            ..self
+        }
     }
 
     /// What clients of this server must trust.
@@ -499,6 +515,9 @@ impl Server {
             listener,
             runtime,
             supervisor,
+            files,
+            is_watching,
+            reloads,
             trust: _,
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
@@ -556,6 +575,18 @@ impl Server {
                 supervisor.ready();
                 watch = supervisor
                     .watch(fault_of(public.pulse, sequenced))
+                    .map_err(failed)?;
+            }
+            if let Some(requests) = reloads {
+                let reloader = Reloader {
+                    api: Arc::clone(&first),
+                    files,
+                    supervisor: supervisor.clone(),
+                    is_watching,
+                };
+                std::thread::Builder::new()
+                    .name("reload".to_owned())
+                    .spawn(move || reloader.run(&requests))
                     .map_err(failed)?;
             }
             // So that the first token of each issuer need not wait for its keys.
@@ -644,48 +675,8 @@ fn stop_at_once(what: &str) {
     std::process::exit(70);
 }
 
-/// Reads the identity file, and logs its warnings.
-///
-/// # Errors
-/// With every finding that is an error; in strict mode, with the warnings too.
-pub fn load_issuers(
-    path: &Path,
-    is_strict: bool,
-    now: OffsetDateTime,
-) -> Result<(Issuers, String), ConfigError> {
-    let sources = source::read(path).map_err(|error| ConfigError(vec![error.to_string()]))?;
-    let lines = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect();
-    let (issuers, warnings) =
-        Issuers::load(&sources, Some(now)).map_err(|findings| ConfigError(lines(&findings)))?;
-    if is_strict && !warnings.is_empty() {
-        return Err(ConfigError(lines(&warnings)));
-    }
-    for warning in &warnings {
-        tracing::warn!(event = "config_warning", "{warning}");
-    }
-    let texts: Vec<&[u8]> = sources
-        .iter()
-        .map(|source| source.text.as_bytes())
-        .collect();
-    let digest = sha256(&texts);
-    let digest = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
-    Ok((issuers, digest.collect()))
-}
-
 /// Sets the metrics that never change.
-fn announce(
-    metrics: &Metrics,
-    chain: &CertificateChain,
-    issuers: &[IssuerConfiguration],
-    config_digest: &str,
-) {
-    let wildcard = issuers.iter().filter(|issuer| issuer.is_wildcard).count();
-    metrics.configured_issuers(issuers.len() - wildcard, wildcard);
-    let unverified = issuers
-        .iter()
-        .filter(|issuer| issuer.skip_email_verification);
-    metrics.insecure_settings(unverified.count());
-    metrics.configuration("identity", config_digest);
+fn announce_chain(metrics: &Metrics, chain: &CertificateChain) {
     for certificate in chain.certificates() {
         let role = if certificate.fingerprint() == chain.root().fingerprint() {
             "root"
@@ -693,6 +684,13 @@ fn announce(
             "intermediate"
         };
         metrics.ca_certificate(role, certificate.not_after().unix_timestamp());
+    }
+}
+
+fn policy_files(config: &ServerConfig) -> PolicyFiles {
+    PolicyFiles {
+        path: config.identity_config.clone(),
+        is_strict: config.strict,
     }
 }
 
@@ -764,17 +762,19 @@ fn trust_material(
             public_key_der: log.public_key_der,
             created: log.created,
         });
+    // Only people log in with a browser, and only they have an e-mail address.
+    let people = issuers
+        .iter()
+        .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email");
+    let mut oidc_urls: Vec<String> = people.map(|issuer| issuer.url.clone()).collect();
+    // An issuer of several audiences is one issuer.
+    oidc_urls.dedup();
     TrustMaterial {
         ca_url: config.public_url.to_string(),
         operator: config.public_url.authority().to_owned(),
         chain: chain.clone(),
         ct_log: log,
-        // Only people log in with a browser, and only they have an e-mail address.
-        oidc_urls: issuers
-            .iter()
-            .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email")
-            .map(|issuer| issuer.url.clone())
-            .collect(),
+        oidc_urls,
         external: config.external.clone(),
     }
 }

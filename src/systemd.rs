@@ -63,6 +63,13 @@ impl Supervisor {
         self.tell("READY=1");
     }
 
+    /// The server reads its configuration again; [`Self::ready`] ends it.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
     /// The server has begun to stop.
     pub fn stopping(&self) {
         self.tell("STOPPING=1");

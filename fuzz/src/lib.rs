@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proof", keys::proof),
     ("pubkey", keys::pubkey),
     ("request_json", requests::request_json),
+    ("rules", configuration::rules),
     ("sct_parse", certificates::sct_parse),
     ("server_yaml", configuration::server_yaml),
     ("template", templates::template),

@@ -1,9 +1,11 @@
 //! REST v2: signing certificate, trust bundle, configuration.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::http::header::{AUTHORIZATION, ContentType, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::timeout_at;
@@ -28,7 +30,7 @@ pub const CONFIGURATION: &str = "/api/v2/configuration";
 const USUAL_BODY: usize = 8 << 10;
 
 /// Answers that are the same for the life of the process, made once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Documents {
     /// The chain's PEM blocks, issuing CA first, without line ends after them.
     pub(super) chain: Vec<String>,
@@ -36,11 +38,18 @@ pub struct Documents {
     embedded: SigningAnswer,
     detached: SigningAnswer,
     trust_bundle: String,
-    configuration: String,
+    /// Follows the identity configuration.
+    configuration: ArcSwap<String>,
     pub(super) root_cert: String,
 }
 
 impl Documents {
+    /// Other issuers are configured from now on.
+    pub fn set_issuers(&self, issuers: &[IssuerConfiguration]) {
+        self.configuration
+            .store(Arc::new(configuration_json(issuers)));
+    }
+
     /// Makes the answers for a chain and the configured issuers.
     #[must_use]
     pub fn new(chain: &CertificateChain, issuers: &[IssuerConfiguration]) -> Self {
@@ -52,8 +61,6 @@ impl Documents {
         // In this answer, unlike in that to a signing request, every PEM block ends with a line end.
         let lines: Vec<String> = chain.iter().map(|pem| format!("{pem}\n")).collect();
         let trust_bundle = serde_json::json!({ "chains": [{ "certificates": lines }] }).to_string();
-        let issuers: Vec<_> = issuers.iter().map(published).collect();
-        let configuration = serde_json::json!({ "issuers": issuers }).to_string();
         // Blocks that end with a line end, joined by one: an empty line lies between them.
         let root_cert = lines.join("\n").trim_end().to_owned();
         Self {
@@ -68,7 +75,7 @@ impl Documents {
             }),
             chain,
             trust_bundle,
-            configuration,
+            configuration: ArcSwap::from_pointee(configuration_json(issuers)),
             root_cert,
         }
     }
@@ -168,7 +175,7 @@ pub(super) async fn trust_bundle(api: web::Data<Api>) -> HttpResponse {
 pub(super) async fn configuration(api: web::Data<Api>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(ContentType::json())
-        .body(api.documents.configuration.clone())
+        .body(String::clone(&api.documents.configuration.load()))
 }
 
 /// How one of the two interfaces reads a request: its body, and the values of its `Authorization` headers.
@@ -259,6 +266,12 @@ async fn serve(
         }
         Err(_) => Err(Refusal::deadline()),
     }
+}
+
+/// The answer to `GET /api/v2/configuration`.
+fn configuration_json(issuers: &[IssuerConfiguration]) -> String {
+    let issuers: Vec<_> = issuers.iter().map(published).collect();
+    serde_json::json!({ "issuers": issuers }).to_string()
 }
 
 /// An issuer as `GET /api/v2/configuration` shows it.

@@ -80,10 +80,11 @@ pub(super) async fn readyz(
     } else {
         report.status
     };
+    let policy = api.readiness.policy();
     let body = Ready {
         status,
         version: crate::VERSION,
-        config_digest: api.readiness.config_digest(),
+        config_digest: &policy.digest,
         checks: is_verbose.then_some(&report.checks),
     };
     if status == Status::NotReady {

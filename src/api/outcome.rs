@@ -222,6 +222,12 @@ impl Refusal {
         self.for_log.issuer.as_deref().unwrap_or("unknown")
     }
 
+    /// The gRPC code with the HTTP status.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
     /// Why.
     #[must_use]
     pub const fn reason(&self) -> Option<Reason> {

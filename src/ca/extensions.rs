@@ -75,15 +75,18 @@ const fn oid_der(number: u8) -> [u8; 12] {
     ]
 }
 
-/// Where an extension's text comes from.
-#[derive(Clone, Copy, Debug)]
-enum Source {
+/// What an extension holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// The issuer.
     Issuer,
+    /// The subject.
     Subject,
+    /// A fact about a build.
     Build(BuildFact),
 }
 
-impl Source {
+impl Content {
     /// The text; `None` or empty means that the certificate has no such extension.
     fn value(self, identity: &Identity) -> Option<&str> {
         match self {
@@ -104,10 +107,10 @@ enum Encoding {
 }
 
 /// Every extension: last arc, encoding, source. Number 7 is no extension, it marks a kind of name.
-const ROWS: [(u8, Encoding, Source); 23] = {
+const ROWS: [(u8, Encoding, Content); 23] = {
     use BuildFact as Fact;
+    use Content::{Build, Issuer, Subject};
     use Encoding::{Raw, Utf8String};
-    use Source::{Build, Issuer, Subject};
     [
         (1, Raw, Issuer),
         (2, Raw, Build(Fact::GithubWorkflowTrigger)),
@@ -149,8 +152,8 @@ pub fn encode(identity: &Identity) -> Result<Vec<Extension>, EncodingError> {
         return Err(EncodingError::NoIssuer);
     }
     ROWS.iter()
-        .filter_map(|&(number, encoding, source)| {
-            let text = source.value(identity).filter(|text| !text.is_empty())?;
+        .filter_map(|&(number, encoding, content)| {
+            let text = content.value(identity).filter(|text| !text.is_empty())?;
             if text.chars().any(char::is_control) {
                 return Some(Err(EncodingError::ControlCharacters(number)));
             }
@@ -161,6 +164,29 @@ pub fn encode(identity: &Identity) -> Result<Vec<Extension>, EncodingError> {
             Some(Ok(Extension { number, value }))
         })
         .collect()
+}
+
+/// An extension as people read it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NamedExtension<'a> {
+    /// The last arc of the OID, below 1.3.6.1.4.1.57264.1.
+    pub number: u8,
+    /// What it holds.
+    pub content: Content,
+    /// The text.
+    pub value: &'a str,
+}
+
+/// Returns the extensions that [`encode`] writes, in the same order.
+pub fn named(identity: &Identity) -> impl Iterator<Item = NamedExtension<'_>> {
+    ROWS.iter().filter_map(|&(number, _, content)| {
+        let value = content.value(identity).filter(|text| !text.is_empty())?;
+        Some(NamedExtension {
+            number,
+            content,
+            value,
+        })
+    })
 }
 
 /// Returns the value of the subject alternative name extension: GeneralNames with one name, DER (RFC 5280, section
@@ -450,12 +476,10 @@ mod tests {
             .collect()
     }
 
-    #[tokio::test]
-    async fn tokens_of_the_public_instance_become_what_fulcio_makes_of_them() {
-        let vectors = include_str!("../../tests/vectors/fulcio/vectors.json");
+    /// Makes identities of the tokens of vectors under an identity file, and compares. Every issuer must have a token.
+    async fn compare_with_fulcio(file: &str, vectors: &str) {
         let vectors: Vec<Vector> = serde_json::from_str(vectors).unwrap();
-        let file = include_str!("../../config/identity.public.yaml");
-        let (issuers, _) = Issuers::parse("identity.public.yaml", file).unwrap();
+        let (issuers, _) = Issuers::parse("identity.yaml", file).unwrap();
         let bench = Bench::with_issuers(file);
         let mut seen = BTreeSet::new();
         for vector in vectors {
@@ -499,6 +523,24 @@ mod tests {
             seen,
             "issuers without a token"
         );
+    }
+
+    #[tokio::test]
+    async fn tokens_of_the_public_instance_become_what_fulcio_makes_of_them() {
+        compare_with_fulcio(
+            include_str!("../../config/identity.public.yaml"),
+            include_str!("../../tests/vectors/fulcio/vectors.json"),
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn tokens_of_every_type_become_what_fulcio_makes_of_them() {
+        compare_with_fulcio(
+            include_str!("../../tests/vectors/fulcio/types.yaml"),
+            include_str!("../../tests/vectors/fulcio/types.vectors.json"),
+        )
+        .await;
     }
 
     /// A test of `config/presets/*.test.yaml`.

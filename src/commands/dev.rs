@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         }
     }
 
-    let stop = serve::stop_signal(&[])?;
+    let stop = serve::stop_signal(&[], None)?;
     let sockets = Sockets::bind(listen, metrics_listen)?;
     let url = format!("http://{}", sockets.api_address()?);
     let temporary = tempfile::Builder::new()

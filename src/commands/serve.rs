@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Failure;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::logging;
+use crate::reload::{self, ReloadHandle};
 use crate::server::{Environment, Server, Sockets};
 use crate::systemd::Supervisor;
 
@@ -44,11 +45,13 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
         );
     }
     raise_descriptor_limit();
-    let stop = stop_signal(&[SignalKind::hangup(), SignalKind::user_defined1()])?;
+    let (reload, reloads) = reload::channel();
+    let stop = stop_signal(&[SignalKind::user_defined1()], Some(reload))?;
     let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
     let server = Server::new(&config, sockets, environment, false)?;
     server
         .supervised_by(Supervisor::from_environment())
+        .reloading(reloads)
         .run(None, stop)?;
     Ok(())
 }
@@ -71,7 +74,8 @@ fn raise_descriptor_limit() {
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Listens for SIGTERM and SIGINT from here on; what it returns is ready at the first. A later second one ends the process
-/// at once, with exit code 1. Signals of the kinds in `ignored` are logged, and do nothing.
+/// at once, with exit code 1. SIGHUP asks for a reload, if there is something to be asked. Signals of the kinds in `ignored`
+/// are logged, and do nothing.
 ///
 /// To be called before anything is made that has to be taken down again: one that comes during the start is not lost.
 ///
@@ -79,6 +83,7 @@ const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// When the system gives no signals or no thread.
 pub(super) fn stop_signal(
     ignored: &[SignalKind],
+    reload: Option<ReloadHandle>,
 ) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -86,6 +91,14 @@ pub(super) fn stop_signal(
         .map_err(Failure::defect)?;
     let (mut terminate, mut interrupt) = {
         let _context = runtime.enter();
+        if let Some(reload) = reload {
+            let mut signals = signal(SignalKind::hangup()).map_err(Failure::defect)?;
+            runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    reload.ask();
+                }
+            });
+        }
         for kind in ignored {
             let mut signals = signal(*kind).map_err(Failure::defect)?;
             let number = kind.as_raw_value();
@@ -94,7 +107,7 @@ pub(super) fn stop_signal(
                     tracing::info!(
                         event = "signal_ignored",
                         number,
-                        "a signal that changes nothing: files are read at the start"
+                        "a signal that changes nothing"
                     );
                 }
             });

@@ -202,7 +202,15 @@ pub struct CiProvider {
     /// The schemes that the name may have, in lower case.
     schemes: Vec<String>,
     extensions: Vec<(BuildFact, Template)>,
-    patterns: Vec<(String, regex::Regex)>,
+    patterns: Vec<ClaimPattern>,
+}
+
+/// What the whole of a claim must match, where a token has it.
+#[derive(Clone, Debug)]
+struct ClaimPattern {
+    claim: String,
+    text: String,
+    whole: regex::Regex,
 }
 
 /// The parts of a provider as they are written.
@@ -244,7 +252,11 @@ impl CiProvider {
         let mut patterns = Vec::new();
         for (claim, text) in texts.patterns {
             match pattern(text) {
-                Ok(pattern) => patterns.push((claim.to_owned(), pattern)),
+                Ok(whole) => patterns.push(ClaimPattern {
+                    claim: claim.to_owned(),
+                    text: text.to_owned(),
+                    whole,
+                }),
                 Err(message) => mistakes.push(ProviderMistake::Pattern {
                     claim: claim.to_owned(),
                     message,
@@ -285,15 +297,21 @@ impl CiProvider {
         std::iter::once((Purpose::SubjectAlternativeName, &self.san)).chain(extensions)
     }
 
+    /// Claims, and the regular expression that the whole of each must match.
+    pub fn patterns(&self) -> impl Iterator<Item = (&str, &str)> {
+        let patterns = self.patterns.iter();
+        patterns.map(|pattern| (pattern.claim.as_str(), pattern.text.as_str()))
+    }
+
     /// Makes the name and the build facts of a certificate. A claim comes before a default of the same name.
     ///
     /// # Errors
     /// When a template needs a value that is missing or no text, or makes what a certificate may not carry.
     pub fn describe(&self, claims: &Object) -> Result<(San, BuildFacts), ProviderError> {
         let values = Values::new(claims, &self.defaults);
-        for (claim, pattern) in &self.patterns {
+        for ClaimPattern { claim, whole, .. } in &self.patterns {
             let value = values.get(claim).map_err(ProviderError::Claim)?;
-            if value.is_some_and(|value: Cow<'_, str>| !pattern.is_match(value.as_ref())) {
+            if value.is_some_and(|value: Cow<'_, str>| !whole.is_match(value.as_ref())) {
                 return Err(ProviderError::Pattern {
                     claim: claim.clone(),
                 });

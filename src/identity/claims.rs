@@ -2,6 +2,7 @@
 //!
 //! Types that only copy claims are rows of a table in `build`; the others have rules of their own.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use super::ci_provider::CiProvider;
 use super::error::TokenError;
 use super::excerpt::is_invisible;
 use super::json::Object;
+use super::origin::{Origin, Origins};
 use super::{BuildFacts, Identity, Issuer, San};
 
 mod build;
@@ -133,6 +135,36 @@ impl IdentityRule {
             | Self::Chainguard
             | Self::Build(_)
             | Self::CiProvider(_) => "",
+        }
+    }
+
+    /// What a certificate for these claims is made of, apart from `sub`, which every one carries.
+    #[must_use]
+    pub fn origins(&self, claims: &Object) -> Origins {
+        let made_of = |san| Origins {
+            san,
+            issuer: Origin::claim("iss"),
+            facts: Vec::new(),
+        };
+        match self {
+            Self::Email(rule) => Origins {
+                issuer: match &rule.issuer_claim {
+                    Some(path) => Origin::claim(path.to_string()),
+                    None => Origin::claim("iss"),
+                },
+                ..made_of(Origin::claim("email"))
+            },
+            Self::Uri(_) | Self::Spiffe(_) => made_of(Origin::claim("sub")),
+            Self::Username(rule) => made_of(Origin::template(format!(
+                "{{{{ .sub }}}}!{}",
+                rule.domain()
+            ))),
+            Self::Kubernetes => made_of(Origin::template(
+                "https://kubernetes.io/namespaces/NAMESPACE/serviceaccounts/NAME, of the claim kubernetes.io",
+            )),
+            Self::Chainguard => made_of(Origin::template("{{ .iss }}/{{ .sub }}")),
+            Self::Build(build) => build.origins(),
+            Self::CiProvider(provider) => Origins::of_provider(provider, claims),
         }
     }
 
@@ -263,6 +295,12 @@ pub struct ClaimPath(Vec<String>);
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected $ and one or more names, such as $.federated_claims.connector_id")]
 pub struct InvalidPath;
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "$.{}", self.0.join("."))
+    }
+}
 
 impl ClaimPath {
     /// Reads a path.

@@ -130,6 +130,26 @@ pub enum TokenError {
     /// `aud` holds audiences of several entries for the issuer.
     #[error("the ID token is for audience {0}, which several entries of its issuer are for")]
     AmbiguousAudience(Excerpt),
+    /// A rule of the entry's `deny` applies.
+    #[error("rule {rule} of `deny` refuses tokens for which {conditions}")]
+    DeniedByRule {
+        /// The number of the rule, from 1.
+        rule: usize,
+        /// What it says, without what the token says.
+        conditions: String,
+    },
+    /// The entry has `allow`, and none of its rules applies.
+    #[error(
+        "no rule of `allow` applies; of {rules}, rule {closest} comes closest and expects that {expected}"
+    )]
+    NoAllowRuleMatched {
+        /// How many rules there are.
+        rules: usize,
+        /// The number of the one that needs the least to apply, from 1.
+        closest: usize,
+        /// What of it does not hold, without what the token says.
+        expected: String,
+    },
     /// A claim that the issuer's type needs is not there, or empty.
     #[error("the ID token has no claim `{claim}`, which the issuer's type needs")]
     MissingClaim {
@@ -201,6 +221,8 @@ impl TokenError {
             Self::NotYetValid { .. } | Self::IssuedAhead { .. } => Reason::TokenNotYetValid,
             Self::TooOld { .. } | Self::AgeUnknown => Reason::TokenTooOld,
             Self::AudienceMismatch { .. } => Reason::AudienceMismatch,
+            Self::DeniedByRule { .. } => Reason::DeniedByRule,
+            Self::NoAllowRuleMatched { .. } => Reason::NoAllowRuleMatched,
             Self::MissingClaim { .. } => Reason::MissingClaim,
             Self::EmailNotVerified => Reason::EmailNotVerified,
             Self::InvalidEmail { .. } => Reason::InvalidEmail,

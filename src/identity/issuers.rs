@@ -238,6 +238,12 @@ impl Issuers {
         exact
     }
 
+    /// The texts of key sets that were read from files, in the order of [`Self::all`].
+    pub fn given_key_sets(&self) -> impl Iterator<Item = &str> {
+        let all = self.all().into_iter();
+        all.filter_map(|issuer| issuer.endpoint.given_key_set())
+    }
+
     /// What clients may know of the entries, in the order of [`Self::all`]. Those that are switched off are not told.
     #[must_use]
     pub fn configuration(&self) -> Vec<IssuerConfiguration> {
@@ -279,6 +285,12 @@ impl Issuer {
     #[must_use]
     pub fn has_expired(&self, now: OffsetDateTime) -> bool {
         self.expires.is_some_and(|end| end <= now)
+    }
+
+    /// Whether its tokens are accepted at all.
+    #[must_use]
+    pub fn is_in_use(&self, now: OffsetDateTime) -> bool {
+        !self.disabled && !self.has_expired(now)
     }
 
     /// Whether it stands for many issuers.

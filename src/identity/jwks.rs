@@ -226,6 +226,15 @@ impl KeyEndpoint {
         }
     }
 
+    /// The text of the key set, where it was given.
+    #[must_use]
+    pub fn given_key_set(&self) -> Option<&str> {
+        match &self.location {
+            KeyLocation::Given(jwks) => Some(jwks),
+            KeyLocation::Discovery | KeyLocation::Url(_) => None,
+        }
+    }
+
     /// Whether this is a pattern.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
@@ -285,6 +294,8 @@ impl Default for KeySourceLimits {
 pub struct KeyStatus {
     /// The issuer's URL.
     pub issuer: String,
+    /// Whether only a pattern names it.
+    pub is_tenant: bool,
     /// Whether the last fetch succeeded.
     pub is_up: bool,
     /// When keys were last fetched.
@@ -468,6 +479,12 @@ impl KeySource {
             .collect();
         all.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         all
+    }
+
+    /// How the keys of one issuer stand, if they were asked for.
+    #[must_use]
+    pub fn status_of(&self, endpoint: &Arc<KeyEndpoint>) -> Option<KeyStatus> {
+        find(&self.entries.load(), endpoint).map(|entry| entry.status())
     }
 
     fn entry(
@@ -703,6 +720,7 @@ impl Entry {
         let keys = self.keys.load();
         KeyStatus {
             issuer: self.endpoint.issuer.clone(),
+            is_tenant: matches!(self.endpoint.kind, EndpointKind::Tenant(_)),
             is_up: keys.is_some() && lock(&self.state).failure.is_none(),
             last_success: keys.as_ref().map(|keys| keys.fetched),
             keys: keys.as_ref().map_or(0, |keys| keys.keys.len()),

@@ -134,13 +134,18 @@ impl<'a> UnverifiedToken<'a> {
     /// # Errors
     /// When it is missing or not a string.
     pub fn issuer(&self) -> Result<&str, TokenError> {
-        match self.claims.get("iss") {
-            Some(Value::String(issuer)) => Ok(issuer),
-            Some(_) => Err(malformed("the claim `iss` is not a string".to_owned())),
-            None => Err(malformed(
-                "it has no claim `iss`, the URL of its issuer".to_owned(),
-            )),
-        }
+        issuer(&self.claims)
+    }
+}
+
+/// The `iss` of claims.
+pub(super) fn issuer(claims: &Object) -> Result<&str, TokenError> {
+    match claims.get("iss") {
+        Some(Value::String(issuer)) => Ok(issuer),
+        Some(_) => Err(malformed("the claim `iss` is not a string".to_owned())),
+        None => Err(malformed(
+            "it has no claim `iss`, the URL of its issuer".to_owned(),
+        )),
     }
 }
 

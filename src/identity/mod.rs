@@ -13,8 +13,10 @@ pub mod issuers;
 pub mod json;
 pub mod jwks;
 pub mod jws;
+pub mod origin;
 pub mod rules;
 pub mod template;
+pub mod trace;
 pub mod verifier;
 
 #[cfg(test)]

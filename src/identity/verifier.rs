@@ -1,4 +1,4 @@
-//! Checks ID tokens: form, issuer, signature, times, audience, claims, in that order, the cheap before the costly.
+//! Checks ID tokens: form, issuer, signature, times, audience, rules, claims, in that order, the cheap before the costly.
 
 use std::sync::Arc;
 
@@ -53,8 +53,7 @@ impl TokenVerifier {
             iss_claim: Some(Excerpt::new(iss)),
             error,
         };
-        let matched = self
-            .find_issuer(iss, &token.claims)
+        let matched = find_issuer(&self.issuers.load(), iss, &token.claims)
             .map_err(|error| refused(None, error))?;
         let identity = self.verify_for(&matched, &token, now).await;
         identity.map_err(|error| refused(Some(Arc::clone(&matched.issuer.id)), error))
@@ -66,23 +65,9 @@ impl TokenVerifier {
         token: &UnverifiedToken<'_>,
         now: OffsetDateTime,
     ) -> Result<Identity, TokenError> {
-        let MatchedIssuer {
-            issuer, endpoint, ..
-        } = matched;
-        check_entry(issuer, &endpoint.issuer, now)?;
-        check_algorithm(&issuer.tokens, token.algorithm)?;
-        self.keys.verify(endpoint, token, now).await?;
-        check_times(&token.claims, &issuer.tokens, now)?;
-        check_audience(&token.claims, matched)?;
-        claims::identify(issuer, &endpoint.issuer, &token.claims)
-    }
-
-    /// Finds the entry by issuer and audience. Nothing is believed of the audience yet: it only says with whose keys the
-    /// token is to be verified.
-    fn find_issuer(&self, iss: &str, claims: &Object) -> Result<MatchedIssuer, TokenError> {
-        let found = self.issuers.load().lookup(iss);
-        let found = found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))?;
-        Ok(found.for_audiences(&audiences(claims).unwrap_or_default()))
+        check_before_signature(matched, Some(token.algorithm), now, &mut Unwatched)?;
+        self.keys.verify(&matched.endpoint, token, now).await?;
+        identify(matched, &token.claims, now, &mut Unwatched)
     }
 
     /// Puts another version of the configuration in force. Requests that have begun end with the one they began with; the
@@ -99,14 +84,139 @@ impl TokenVerifier {
         self.keys.status()
     }
 
+    /// How the keys of an issuer stand, if they were asked for.
+    #[must_use]
+    pub fn key_status_of(&self, issuer: &Issuer) -> Option<KeyStatus> {
+        self.keys.status_of(&issuer.endpoint)
+    }
+
     /// Begins to fetch the keys of every issuer that is not a pattern, so that the first tokens need not wait.
     pub fn prefetch(&self, now: OffsetDateTime) {
         let issuers = self.issuers.load();
-        let in_use = |issuer: &&&Arc<Issuer>| !issuer.disabled && !issuer.has_expired(now);
-        for issuer in issuers.all().iter().filter(in_use) {
+        let all = issuers.all().into_iter();
+        for issuer in all.filter(|issuer| issuer.is_in_use(now)) {
             self.keys.prefetch(&issuer.endpoint, now);
         }
     }
+}
+
+/// A step of the verification of a token. They are taken in this order, and the first that fails ends it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Step {
+    /// The token is a JWS in compact form, and its claims are an object.
+    Form,
+    /// There is an entry for the issuer that it names.
+    Issuer,
+    /// The entry is in force.
+    Entry,
+    /// The entry accepts the algorithm of the signature.
+    Algorithm,
+    /// The signature verifies with a key of the issuer.
+    Signature,
+    /// The token is valid at this time, and not too old.
+    Times,
+    /// The token is for an audience of the entry.
+    Audience,
+    /// The rules of the entry let it have a certificate.
+    Rules,
+    /// The claims are an identity of the issuer's type.
+    Identity,
+}
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Form,
+        Self::Issuer,
+        Self::Entry,
+        Self::Algorithm,
+        Self::Signature,
+        Self::Times,
+        Self::Audience,
+        Self::Rules,
+        Self::Identity,
+    ];
+
+    /// A word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Issuer => "issuer",
+            Self::Entry => "entry",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::Times => "times",
+            Self::Audience => "audience",
+            Self::Rules => "rules",
+            Self::Identity => "identity",
+        }
+    }
+}
+
+/// Somebody who watches the steps. Where nobody does, watching costs nothing.
+pub(super) trait Watch {
+    /// Is told how a step ended, and passes it on.
+    fn saw<T>(&mut self, step: Step, result: Result<T, TokenError>) -> Result<T, TokenError>;
+}
+
+/// Nobody watches.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn saw<T>(&mut self, _: Step, result: Result<T, TokenError>) -> Result<T, TokenError> {
+        result
+    }
+}
+
+/// Finds the entry by issuer and audience. Nothing is believed of the audience yet: it only says with whose keys the token
+/// is to be verified.
+pub(super) fn find_issuer(
+    issuers: &Issuers,
+    iss: &str,
+    claims: &Object,
+) -> Result<MatchedIssuer, TokenError> {
+    let found = issuers.lookup(iss);
+    let found = found.ok_or_else(|| TokenError::UnknownIssuer(Excerpt::new(iss)))?;
+    Ok(found.for_audiences(&audiences(claims).unwrap_or_default()))
+}
+
+/// What is known before any key is looked for: whether the entry is in force, and the algorithm accepted. Claims alone have
+/// no algorithm.
+pub(super) fn check_before_signature(
+    matched: &MatchedIssuer,
+    algorithm: Option<Algorithm>,
+    now: OffsetDateTime,
+    watch: &mut impl Watch,
+) -> Result<(), TokenError> {
+    let MatchedIssuer {
+        issuer, endpoint, ..
+    } = matched;
+    watch.saw(Step::Entry, check_entry(issuer, &endpoint.issuer, now))?;
+    match algorithm {
+        Some(algorithm) => watch.saw(Step::Algorithm, check_algorithm(&issuer.tokens, algorithm)),
+        None => Ok(()),
+    }
+}
+
+/// What claims prove whose signature holds. The rules of the entry come before the identity is made: what it takes to make
+/// one is not spent on tokens that may have none.
+pub(super) fn identify(
+    matched: &MatchedIssuer,
+    claims: &Object,
+    now: OffsetDateTime,
+    watch: &mut impl Watch,
+) -> Result<Identity, TokenError> {
+    let MatchedIssuer {
+        issuer, endpoint, ..
+    } = matched;
+    watch.saw(Step::Times, check_times(claims, &issuer.tokens, now))?;
+    watch.saw(Step::Audience, check_audience(claims, matched))?;
+    watch.saw(Step::Rules, issuer.access.check(claims))?;
+    watch.saw(
+        Step::Identity,
+        claims::identify(issuer, &endpoint.issuer, claims),
+    )
 }
 
 /// Checks that tokens are accepted under this entry at all.

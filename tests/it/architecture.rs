@@ -61,6 +61,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &["limits", "metrics"]),
     ("logging", &["clock", "identity"]),
     ("systemd", &[]),
+    (
+        "reload",
+        &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
+    ),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
     (
@@ -76,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "reload",
             "api",
             "ca",
             "clock",
@@ -101,7 +106,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "commands",
         &[
             "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
-            "keys", "logging", "random", "server", "systemd", "tlog", "trust", "x509", "store",
+            "keys", "logging", "random", "reload", "server", "systemd", "tlog", "trust", "x509",
+            "store",
         ],
     ),
 ];

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mayfly::config::Settings;
 use mayfly::identity::config::Code;
 use mayfly::identity::{Finding, Issuers};
-use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure};
+use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure, ReloadResult};
 use mayfly::reason::Reason;
 
 fn read(path: &str) -> String {
@@ -111,8 +111,10 @@ fn use_every_family(metrics: &Metrics) {
         last_success: 0,
     });
     metrics.ca_certificate("root", 0);
-    metrics.configuration("identity", "0123");
-    metrics.configured_issuers(1, 0);
+    metrics.configuration("identity", "0123", None);
+    metrics.loaded(1);
+    metrics.reloaded(ReloadResult::Ok, 2);
+    metrics.configured_issuers(1, 0, 0);
     metrics.ready_check("ca_key", true);
     metrics.tls_handshake("ok");
 }
@@ -159,11 +161,24 @@ fn the_examples_of_the_configuration_are_read() {
             "identity.public.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
                 assert_eq!(issuers.configuration().len(), 31);
-                warns_only_of(&warnings, &[Code::OpenIssuer, Code::NoEffect]);
+                warns_only_of(&warnings, &[Code::OpenIssuer]);
             }
             other => panic!("nobody reads config/{other}"),
         }
     }
+}
+
+#[test]
+fn the_provider_that_the_document_on_templates_shows_is_read() {
+    let text = read("docs/templates.md");
+    let (_, example) = text.split_once("```yaml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let url = "https://forge.example.com";
+    let issuer = format!(
+        "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: ci-provider\n    ci-provider: forge\n"
+    );
+    let (_, warnings) = Issuers::parse("templates.md", &(issuer + example)).unwrap();
+    assert_eq!(warnings, []);
 }
 
 /// Every setting stands in the example, as it is or behind a comment sign.

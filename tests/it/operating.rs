@@ -37,15 +37,21 @@ impl Trusting {
     }
 
     fn of(url: String, host: Option<TestServer>) -> Self {
-        let instance = Instance::new();
-        instance.write_identity(&format!(
-            "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    id: people\n"
-        ));
-        Self {
-            instance,
+        let trusting = Self {
+            instance: Instance::new(),
             issuer: url,
             _host: host,
-        }
+        };
+        trusting.instance.write_identity(&trusting.identity());
+        trusting
+    }
+
+    /// The configuration that trusts the issuer.
+    pub(crate) fn identity(&self) -> String {
+        let url = &self.issuer;
+        format!(
+            "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    id: people\n"
+        )
     }
 
     /// A token of now.

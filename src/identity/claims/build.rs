@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::error::TokenError;
 use super::super::json::Object;
+use super::super::origin::{Origin, Origins};
 use super::super::{BuildFact, BuildFacts};
 use super::url::{check_location, clean, escape_path};
 use super::{invalid, optional_text, required_text};
@@ -232,6 +233,19 @@ impl BuildType {
     }
 }
 
+impl BuildType {
+    /// What the name and the facts are made of.
+    pub(super) fn origins(&self) -> Origins {
+        let facts = self.facts.iter();
+        let facts = facts.map(|(fact, source)| (*fact, source.origin(self.base)));
+        Origins {
+            san: self.san.origin(self.base),
+            issuer: Origin::claim("iss"),
+            facts: facts.collect(),
+        }
+    }
+}
+
 impl Base {
     /// The URL, without a slash at its end.
     fn url(self, claims: &Object) -> Result<Cow<'static, str>, TokenError> {
@@ -270,6 +284,30 @@ impl Need {
 }
 
 impl Source {
+    /// As a template would say it, if it is more than a claim.
+    fn origin(self, base: Base) -> Origin {
+        let field = |claim: &str| format!("{{{{ .{claim} }}}}");
+        match self {
+            Self::Claim(claim) | Self::Optional(claim) => Origin::claim(claim),
+            Self::Url(pieces) => {
+                let mut text = match base {
+                    Base::Fixed(url) => url.to_owned(),
+                    Base::Claim(claim, _) => field(claim),
+                };
+                text.push('/');
+                for piece in pieces {
+                    match *piece {
+                        Piece::Path(claim) | Piece::Segment(claim) => text.push_str(&field(claim)),
+                        Piece::Text(fixed) => text.push_str(fixed),
+                    }
+                }
+                Origin::template(text)
+            }
+            Self::Location(claim) => Origin::template(format!("https://{}", field(claim))),
+            Self::GitRef => Origin::template("refs/{{ .ref_type }}s/{{ .ref }}"),
+        }
+    }
+
     fn text(self, base: &str, claims: &Object) -> Result<Option<String>, TokenError> {
         let required = |claim: &str| required_text(claim, claims.get(claim));
         match self {
@@ -576,6 +614,9 @@ mod tests {
             ("ci_config_ref_uri", json!("/acme/app")),
             ("ci_config_ref_uri", json!("https://gitlab.com/acme/app")),
             ("ci_config_ref_uri", json!("u@gitlab.com/acme/app")),
+            ("ci_config_ref_uri", json!("1.2.3.999/acme/app")),
+            ("ci_config_ref_uri", json!("gitlab..com/acme/app")),
+            ("ci_config_ref_uri", json!("gitlab.com:/acme/app")),
             ("ci_config_ref_uri", json!("gitlab.com/acme/app?x")),
             ("ci_config_ref_uri", json!("gitlab.com/acme/app#x")),
             ("ci_config_ref_uri", json!("gitlab.com/acme/../evil/app")),

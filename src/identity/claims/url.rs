@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use ::url::Host;
+
 use super::super::error::TokenError;
 use super::invalid;
 
@@ -31,8 +33,11 @@ pub(super) fn check_location(claim: &str, text: &str) -> Result<(), TokenError> 
     let (authority, path) = text.split_once('/').unwrap_or((text, ""));
     let (host, port) = authority.split_once(':').unwrap_or((authority, "443"));
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._".contains(&octet);
-    let is_host =
-        host.starts_with(|first: char| first.is_ascii_alphanumeric()) && host.bytes().all(is_plain);
+    // Numbers with dots that are no address, and empty labels, are no host either.
+    let is_host = host.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && host.bytes().all(is_plain)
+        && !host.contains("..")
+        && Host::parse(host).is_ok();
     if !is_host || port.is_empty() || !port.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(invalid(claim, "it does not begin with a host"));
     }

@@ -14,16 +14,16 @@ use super::finding::{Code, Finding, Place, Severity, closest};
 use super::preset::PresetProvider;
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
-use crate::fetch::ExtraRoots;
+use crate::fetch::{ClusterFiles, ExtraRoots};
 use crate::identity::claims::{
     ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
     UsernameRule,
 };
 use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::{Issuer, Pattern, TokenLimits};
-use crate::identity::jwks::KeyEndpoint;
+use crate::identity::jwks::{ClusterAccess, KeyEndpoint, KeyLocation};
 use crate::identity::jws::Algorithm;
-use crate::identity::rules::ClaimRules;
+use crate::identity::rules::{ClaimRules, RuleList};
 
 /// How long before the end of an entry, or of a certificate, it is told of.
 const NOTICE: Duration = Duration::days(30);
@@ -278,24 +278,53 @@ impl Checker<'_, '_> {
         let rule = self.rule(entry, url);
         let audiences = self.audiences(entry, url);
         let roots = self.roots(entry);
+        let location = self.key_location(entry, url);
+        let cluster = self.cluster_access(entry);
         let tokens = self.token_limits(entry);
         let expires = self.expires(entry);
-        let access = ClaimRules::default();
-        self.open_issuer(entry, url, rule.as_ref());
+        let access = self.access(entry);
+        if access
+            .as_ref()
+            .is_some_and(|rules| rules.list(RuleList::Allow).is_empty())
+        {
+            self.open_issuer(entry, url, rule.as_ref());
+        }
         let id: Arc<str> = match &entry.raw.id {
             Some(id) => id.value.clone().into(),
             None => self.made_up_id(url).into(),
         };
+        let mut endpoint = endpoint(Arc::clone(&id), roots).with_keys_at(location);
+        if let Some(cluster) = cluster {
+            endpoint = endpoint.with_cluster_access(cluster);
+        }
         Some(Issuer {
-            endpoint: Arc::new(endpoint(Arc::clone(&id), roots)),
+            endpoint: Arc::new(endpoint),
             id,
             audiences: audiences?,
             rule: rule?,
-            access,
+            access: access?,
             tokens,
             disabled: entry.raw.disabled.as_ref().is_some_and(|flag| flag.value),
             expires,
         })
+    }
+
+    /// `allow` and `deny`.
+    fn access(&mut self, entry: &Entry<'_>) -> Option<ClaimRules> {
+        let mistakes = match ClaimRules::new(entry.raw.allow.as_ref(), entry.raw.deny.as_ref()) {
+            Ok(rules) => return Some(rules),
+            Err(mistakes) => mistakes,
+        };
+        for mistake in mistakes {
+            let names: Vec<&str> = mistake.path.iter().map(String::as_str).collect();
+            let path = entry.path(None) + &pointer(&names);
+            let place = Place::new(entry.file, mistake.location);
+            let finding = self.report.add(Code::Rule, place, &path, mistake.message);
+            if let Some(help) = mistake.help {
+                finding.help(help);
+            }
+        }
+        None
     }
 
     /// `client-id`, or `client-ids`.
@@ -367,6 +396,55 @@ impl Checker<'_, '_> {
             let message = format!("a certificate of ca-cert {verb} on {}", end.date());
             self.at(Code::Ends, entry, "ca-cert", pem, message);
         }
+    }
+
+    /// Where the keys are: `jwks-uri` or `jwks-file`, and otherwise where the discovery document says.
+    fn key_location(&mut self, entry: &Entry<'_>, url: &str) -> KeyLocation {
+        let (found, field, text) = match (&entry.raw.jwks_uri, &entry.raw.jwks_file) {
+            (None, None) => return KeyLocation::Discovery,
+            (Some(uri), Some(_)) => {
+                let message = "jwks-uri and jwks-file stand together";
+                self.at(Code::Setting, entry, "jwks-uri", uri, message);
+                return KeyLocation::Discovery;
+            }
+            (Some(uri), None) => {
+                let found = KeyLocation::url(&uri.value, url).map_err(|why| why.to_string());
+                (found, "jwks-uri", uri)
+            }
+            (None, Some(path)) => (self.key_file(entry, path), "jwks-file", path),
+        };
+        found.unwrap_or_else(|why| {
+            let message = format!("{field} cannot be used: {why}");
+            self.at(Code::Setting, entry, field, text, message);
+            KeyLocation::Discovery
+        })
+    }
+
+    /// The keys in a file. They are those of the moment when the configuration is read.
+    fn key_file(&self, entry: &Entry<'_>, path: &Text) -> Result<KeyLocation, String> {
+        let source = self.report.source(entry.file);
+        let source = source.ok_or_else(|| "there is no such file".to_owned())?;
+        let jwks = source
+            .read_named(&path.value)
+            .map_err(|why| why.to_string())?;
+        KeyLocation::given(&jwks).map_err(|why| why.to_string())
+    }
+
+    /// The cluster's token, where an entry says where it is. It is read for every fetch.
+    fn cluster_access(&mut self, entry: &Entry<'_>) -> Option<ClusterAccess> {
+        let text = entry.raw.token_file.as_ref()?;
+        if entry.is_wildcard || entry.type_name() != "kubernetes" {
+            let message = "only issuers of type kubernetes that are no pattern can have token-file";
+            self.at(Code::Setting, entry, "token-file", text, message)
+                .help("whoever a pattern names would be sent the token");
+            return None;
+        }
+        let source = self.report.source(entry.file);
+        let token = source.and_then(|source| source.path_of(&text.value));
+        Some(ClusterAccess::Files(Arc::new(ClusterFiles {
+            ca: None,
+            token: token.unwrap_or_else(|| text.value.clone().into()),
+        })))
     }
 
     fn token_limits(&mut self, entry: &Entry<'_>) -> TokenLimits {

@@ -200,6 +200,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// A file.
+    pub(super) fn source(&self, index: usize) -> Option<&'a Source> {
+        self.sources.get(index).copied()
+    }
+
     /// The name of a file.
     pub(super) fn file(&self, index: usize) -> Arc<str> {
         let source = self.sources.get(index);

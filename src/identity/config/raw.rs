@@ -1,6 +1,7 @@
 //! The identity file as it is written: every key of it, each value with its place.
 //!
-//! Every scalar has a typed field, so that no reader of YAML can take `no` or `0123` for something else than another one does.
+//! Every scalar has a typed field, so that no reader of YAML can take `no` or `0123` for something else than another one does;
+//! those of claim rules are read with as few types as YAML has.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +10,14 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::finding::Place;
+use crate::identity::rules::RawRules;
 
 /// The most scalars, and beginnings and ends of collections, that all aliases of a file stand for together: a few for each
 /// of thousands of issuers. Aliases of aliases could make a line stand for gigabytes.
 const MAX_ALIASED_EVENTS: usize = 100_000;
+
+/// How deep a file may nest, which claim rules do by nine levels.
+const MAX_DEPTH: usize = 32;
 
 pub(super) type Text = Spanned<String>;
 
@@ -108,6 +113,11 @@ mapping! {
         max_token_age: Text = "max-token-age" | "MaxTokenAge",
         clock_skew: Text = "clock-skew" | "ClockSkew",
         algorithms: Vec<Text> = "algorithms" | "Algorithms",
+        jwks_uri: Text = "jwks-uri" | "JWKSURI",
+        jwks_file: Text = "jwks-file" | "JWKSFile",
+        token_file: Text = "token-file" | "TokenFile",
+        allow: RawRules = "allow" | "Allow",
+        deny: RawRules = "deny" | "Deny",
         disabled: Spanned<bool> = "disabled" | "Disabled",
         expires: Text = "expires" | "Expires",
     }
@@ -158,6 +168,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
 pub(super) fn parse(file: usize, text: &str) -> Result<RawFile, Unreadable> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+        },
         with_snippet: false,
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_ALIASED_EVENTS,

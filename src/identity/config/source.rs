@@ -15,6 +15,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// YAML or JSON.
     pub text: String,
+    /// The folder in which it was read, where the files are that it names. A text from anywhere can name none.
+    pub folder: Option<PathBuf>,
 }
 
 impl Source {
@@ -24,7 +26,25 @@ impl Source {
         Self {
             name: name.into(),
             text: text.into(),
+            folder: None,
         }
+    }
+
+    /// Reads a file that this one names.
+    ///
+    /// # Errors
+    /// As for [`read`].
+    pub(super) fn read_named(&self, name: &str) -> Result<String, SourceError> {
+        let path = self.path_of(name).ok_or_else(|| SourceError {
+            path: PathBuf::from(name),
+            why: "files are read only for a configuration that is itself in a file".to_owned(),
+        })?;
+        Ok(read_file(&path, MAX_OCTETS)?.text)
+    }
+
+    /// The path of a file that this one names, from its own folder on.
+    pub(super) fn path_of(&self, name: &str) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(name))
     }
 }
 
@@ -120,7 +140,10 @@ fn read_file(path: &Path, limit: u64) -> Result<Source, SourceError> {
         let line = line.filter(|octet| **octet == b'\n').count() + 1;
         at(format!("line {line} is not UTF-8"))
     })?;
-    Ok(Source::new(&path.display().to_string(), text))
+    Ok(Source {
+        folder: Some(path.parent().unwrap_or(path).to_owned()),
+        ..Source::new(&path.display().to_string(), text)
+    })
 }
 
 fn explain(error: &io::Error) -> String {

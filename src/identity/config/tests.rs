@@ -435,3 +435,55 @@ fn an_exact_entry_comes_before_a_pattern() {
         ["x"]
     );
 }
+
+#[test]
+fn keys_come_from_one_place() {
+    let found = |settings: &str| findings(&file(&format!("    type: email\n{settings}")));
+    assert_eq!(found("    jwks-uri: https://keys.example/x\n"), [""; 0]);
+    for (settings, finding) in [
+        (
+            "    jwks-uri: http://keys.example/x\n",
+            "6:15: jwks-uri cannot be used: it is not an https URL",
+        ),
+        (
+            "    jwks-uri: https://keys.example\n    jwks-file: keys.json\n",
+            "6:15: jwks-uri and jwks-file stand together",
+        ),
+        (
+            "    jwks-file: keys.json\n",
+            "6:16: jwks-file cannot be used: keys.json: files are read only for a configuration that is itself in a file",
+        ),
+        (
+            "    token-file: /run/token\n",
+            "6:17: only issuers of type kubernetes that are no pattern can have token-file (whoever a pattern names would be sent the token)",
+        ),
+    ] {
+        assert_eq!(found(settings), [format!("id.yaml:{finding}")]);
+    }
+}
+
+#[test]
+fn files_that_are_named_lie_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("id.yaml");
+    let text = file("    type: kubernetes\n    jwks-file: keys.json\n    token-file: token\n");
+    std::fs::write(&path, text).unwrap();
+    let load = || Issuers::load(&source::read(&path).unwrap(), None);
+    let missing = load().unwrap_err()[0].to_string();
+    assert!(
+        missing.contains("keys.json: there is no such file"),
+        "{missing}"
+    );
+    let keys = folder.path().join("keys.json");
+    std::fs::write(&keys, "{}").unwrap();
+    let wrong = load().unwrap_err()[0].to_string();
+    assert!(
+        wrong.contains("key set: its member `keys` is missing"),
+        "{wrong}"
+    );
+    let jwks = crate::identity::testing::keys().jwks().to_string();
+    std::fs::write(&keys, &jwks).unwrap();
+    let (issuers, _) = load().unwrap();
+    assert_eq!(issuers.given_key_sets().collect::<Vec<_>>(), [jwks]);
+    assert!(issuers.all()[0].endpoint.has_cluster_access());
+}

@@ -9,6 +9,7 @@ mod http;
 mod issuers;
 mod operations;
 mod proofs;
+mod rules;
 mod signing_keys;
 mod templates;
 mod tokens;

@@ -1,6 +1,9 @@
 // Writes what Fulcio puts into certificates for the tokens of issuers, as JSON on standard output:
 //
 //	go run . ../../../config/identity.public.yaml fixtures.json > vectors.json
+//	go run . types.yaml fixtures.json types.json > types.vectors.json
+//
+// Of several files with fixtures the kinds count together, and the tokens of the last.
 //
 // The configuration is read, and the identity is made of the claims, by Fulcio's own packages; the values are those of a
 // certificate that Go's crypto/x509 makes of the result. In names and values each character stands for one octet.
@@ -24,6 +27,7 @@ import (
 	"github.com/sigstore/fulcio/pkg/config"
 	"github.com/sigstore/fulcio/pkg/identity"
 	"github.com/sigstore/fulcio/pkg/identity/chainguard"
+	"github.com/sigstore/fulcio/pkg/identity/codefresh"
 	"github.com/sigstore/fulcio/pkg/log"
 )
 
@@ -62,8 +66,13 @@ func verified(claims map[string]any) *oidc.IDToken {
 }
 
 func principal(ctx context.Context, token *oidc.IDToken) (identity.Principal, error) {
-	if issuer, ok := config.FromContext(ctx).GetIssuer(token.Issuer); ok && issuer.Type == config.IssuerTypeChainguard {
-		return chainguard.PrincipalFromIDToken(ctx, token)
+	if issuer, ok := config.FromContext(ctx).GetIssuer(token.Issuer); ok {
+		switch issuer.Type {
+		case config.IssuerTypeChainguard:
+			return chainguard.PrincipalFromIDToken(ctx, token)
+		case config.IssuerTypeCodefreshWorkflow:
+			return codefresh.WorkflowPrincipalFromIDToken(ctx, token)
+		}
 	}
 	return challenges.PrincipalFromIDToken(ctx, token)
 }
@@ -112,8 +121,11 @@ func main() {
 	cfg := must(config.Load(os.Args[1]))
 	ctx := config.With(context.Background(), cfg)
 	var f fixtures
-	if err := json.Unmarshal(must(os.ReadFile(os.Args[2])), &f); err != nil {
-		panic(err)
+	for _, path := range os.Args[2:] {
+		f.Tokens = nil
+		if err := json.Unmarshal(must(os.ReadFile(path)), &f); err != nil {
+			panic(err)
+		}
 	}
 	var vectors []vector
 	for _, token := range f.Tokens {
