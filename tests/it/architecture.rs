@@ -65,6 +65,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "reload",
         &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
     ),
+    (
+        "admin",
+        &[
+            "api",
+            "ctlog",
+            "identity",
+            "logging",
+            "readiness",
+            "reload",
+            "x509",
+        ],
+    ),
     ("dev", &["clock"]),
     ("bench", &["client", "clock", "dev", "random"]),
     (
@@ -80,6 +92,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "admin",
             "reload",
             "api",
             "ca",
@@ -105,9 +118,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
-            "keys", "logging", "random", "reload", "server", "systemd", "tlog", "trust", "x509",
-            "store",
+            "admin", "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity",
+            "instance", "keys", "logging", "random", "reload", "server", "systemd", "tlog",
+            "trust", "x509", "store",
         ],
     ),
 ];
