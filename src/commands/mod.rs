@@ -1,17 +1,20 @@
 //! The command line, one file a command.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
+use time::OffsetDateTime;
 
 use crate::admin::socket::AdminSocketError;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
+use crate::identity::Issuers;
+use crate::identity::config::source;
 use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
@@ -21,6 +24,7 @@ mod admin;
 mod bench;
 mod check_config;
 mod dev;
+mod explain;
 mod healthcheck;
 mod init;
 mod self_test;
@@ -54,6 +58,8 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Find everything that is wrong with an identity configuration, before it is in force
     CheckConfig(check_config::Arguments),
+    /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
+    Explain(explain::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -181,6 +187,26 @@ impl ConfigPaths {
         let settings = settings.with_file(self.config.as_deref())?;
         Ok(ServerConfig::new(settings)?.identity_config)
     }
+
+    /// The issuers of the identity configuration.
+    ///
+    /// # Errors
+    /// When it cannot be read or has errors: every one of them.
+    fn issuers(&self, now: OffsetDateTime) -> Result<Issuers, Failure> {
+        load(&self.identity_config()?, now)
+    }
+}
+
+/// Reads an identity configuration.
+fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
+    let sources = source::read(path).map_err(Failure::configuration)?;
+    match Issuers::load(&sources, Some(now)) {
+        Ok((issuers, _)) => Ok(issuers),
+        Err(findings) => {
+            let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            Err(Failure::configuration(lines.join("\n")))
+        }
+    }
 }
 
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
@@ -222,6 +248,7 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments, &environment),
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
+        Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

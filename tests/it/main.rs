@@ -20,6 +20,7 @@ mod corpora;
 mod description;
 mod documents;
 mod entries;
+mod explain;
 mod listening;
 mod operating;
 mod readiness;
