@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use time::OffsetDateTime;
 
+use crate::admin::socket::AdminSocketError;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
@@ -19,6 +21,7 @@ use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
 
+mod admin;
 mod bench;
 mod check_config;
 mod dev;
@@ -67,6 +70,8 @@ enum Command {
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
+    /// Ask a running server how it is, let it read its identity configuration again, change its log lines
+    Admin(admin::Arguments),
     /// Ask a running server whether it serves
     Healthcheck(healthcheck::Arguments),
     /// Measure speed and memory
@@ -123,13 +128,16 @@ impl From<ConfigError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match &error {
-            StartError::Bind { .. } => Self::dependency(error),
+            StartError::Bind { .. } | StartError::Admin(AdminSocketError::InUse { .. }) => {
+                Self::dependency(error)
+            }
             StartError::Store {
                 source: StoreError::Locked,
                 ..
             } => Self::dependency(error),
             StartError::System(_) => Self::defect(error),
             StartError::Config(_)
+            | StartError::Admin(_)
             | StartError::Key(_)
             | StartError::Chain { .. }
             | StartError::Authority(_)
@@ -232,6 +240,14 @@ fn forbid_writing_by_others() {
     umask(given | writing);
 }
 
+/// Where an error began: of all that its chain says, "connection refused" is what helps.
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
 /// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -259,6 +275,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Trust(command) => trust::run(command),
+        Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
     };
