@@ -22,6 +22,7 @@ mod dev;
 mod healthcheck;
 mod init;
 mod presets;
+mod schema;
 mod self_test;
 mod serve;
 mod trust;
@@ -57,6 +58,11 @@ enum Command {
     Presets {
         #[command(subcommand)]
         command: Option<presets::Command>,
+    },
+    /// The JSON Schema of a configuration file, for editors
+    Schema {
+        #[arg(value_enum)]
+        file: schema::Schema,
     },
     /// What clients must trust
     #[command(subcommand)]
@@ -231,6 +237,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
