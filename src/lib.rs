@@ -18,6 +18,7 @@ pub mod systemd;
 
 // Layer 4: wire formats, and what they tell of the layers below.
 pub mod api;
+pub mod policy;
 pub mod readiness;
 
 // Layer 3: what the product is for.

@@ -565,10 +565,9 @@ mod tests {
             for test in tests {
                 let what = format!("{}: {}", preset.name, test.name);
                 let url = test.claims["iss"].as_str().unwrap();
-                let audience = match &test.claims["aud"] {
-                    serde_json::Value::String(audience) => audience,
-                    audiences => audiences[0].as_str().unwrap(),
-                };
+                let audiences = &test.claims["aud"];
+                let audience = audiences.as_str().or_else(|| audiences[0].as_str());
+                let audience = audience.unwrap();
                 let mut file = format!(
                     "oidc-issuers:\n  {url}:\n    preset: {}\n    client-id: {audience:?}\n",
                     preset.name

@@ -1,16 +1,19 @@
 //! The command line, one file a command.
 
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
+use time::OffsetDateTime;
 
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
+use crate::identity::Issuers;
+use crate::identity::config::source;
 use crate::logging;
 use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
@@ -19,6 +22,7 @@ use crate::store::StoreError;
 mod bench;
 mod check_config;
 mod dev;
+mod explain;
 mod healthcheck;
 mod init;
 mod presets;
@@ -54,6 +58,8 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Find everything that is wrong with an identity configuration, before it is in force
     CheckConfig(check_config::Arguments),
+    /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
+    Explain(explain::Arguments),
     /// What is known of issuers that many trust
     Presets {
         #[command(subcommand)]
@@ -186,6 +192,26 @@ impl ConfigPaths {
         let settings = settings.with_file(self.config.as_deref())?;
         Ok(ServerConfig::new(settings)?.identity_config)
     }
+
+    /// The issuers of the identity configuration.
+    ///
+    /// # Errors
+    /// When it cannot be read or has errors: every one of them.
+    fn issuers(&self, now: OffsetDateTime) -> Result<Issuers, Failure> {
+        load(&self.identity_config()?, now)
+    }
+}
+
+/// Reads an identity configuration.
+fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
+    let sources = source::read(path).map_err(Failure::configuration)?;
+    match Issuers::load(&sources, Some(now)) {
+        Ok((issuers, _)) => Ok(issuers),
+        Err(findings) => {
+            let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            Err(Failure::configuration(lines.join("\n")))
+        }
+    }
 }
 
 /// Prints what a command is asked for. Whoever reads it may stop before its end, as `head` does.
@@ -236,6 +262,7 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments, &environment),
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
+        Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),

@@ -34,6 +34,8 @@ pub enum Keys<'a> {
     Issuer(&'a KeySource),
     /// With these, whatever the entry says.
     Given(&'a KeySource, KeyLocation),
+    /// With those that the entry has in the configuration. Where they would have to be fetched, the step is skipped.
+    AtHand(&'a KeySource),
     /// With none: the step is skipped.
     None,
 }
@@ -163,7 +165,10 @@ impl Tracer {
                 let endpoint = KeyEndpoint::clone(&matched.endpoint);
                 (source, Arc::new(endpoint.with_keys_at(location)))
             }
-            Keys::None => {
+            Keys::AtHand(source) if matched.endpoint.given_key_set().is_some() => {
+                (source, Arc::clone(&matched.endpoint))
+            }
+            Keys::AtHand(_) | Keys::None => {
                 self.skip(Step::Signature, "no keys are looked for");
                 return Ok(());
             }

@@ -19,6 +19,7 @@ mod corpora;
 mod description;
 mod documents;
 mod entries;
+mod explain;
 mod listening;
 mod operating;
 mod readiness;

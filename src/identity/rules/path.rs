@@ -68,7 +68,8 @@ impl ClaimName {
     }
 
     /// The claim, if the token has it. One that is null counts as missing.
-    pub(super) fn find<'a>(&self, claims: &'a Object) -> Option<&'a Value> {
+    #[must_use]
+    pub fn find<'a>(&self, claims: &'a Object) -> Option<&'a Value> {
         let outer = claims.get(&self.outer);
         let value = self
             .inner

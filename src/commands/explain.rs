@@ -1,0 +1,192 @@
+//! `mayfly explain`: what a token would get, and why.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::runtime::{self, Runtime};
+use zeroize::Zeroizing;
+
+use super::{ConfigPaths, Failure};
+use crate::ca::request::PermittedAlgorithms;
+use crate::fetch::{FetchLimits, HttpFetcher};
+use crate::identity::KeySource;
+use crate::identity::json::{Object, parse_object};
+use crate::identity::jwks::{KeyLocation, KeySourceLimits};
+use crate::identity::trace::{Keys, Presented};
+use crate::metrics::Metrics;
+use crate::policy::explain::{Explanation, Question, explain};
+use crate::server::Environment;
+
+/// The largest file that is read, in octets: far more than a token, a key or a key set has.
+const MAX_OCTETS: u64 = 1024 * 1024;
+/// How deep claims may nest, as in tokens.
+const MAX_DEPTH: usize = 64;
+
+/// The arguments of `mayfly explain`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit code: 0 if a certificate would be issued, 1 if not, 3 if the configuration is wrong, 4 if a file cannot be read.
+
+Examples:
+  mayfly explain --identity-config identity.yaml --token-file token.jwt
+  mayfly explain --identity-config identity.yaml --claims claims.json --output json
+  gh-token | mayfly explain --identity-config identity.yaml --token-file - --offline")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    paths: ConfigPaths,
+    #[command(flatten)]
+    presented: PresentedFile,
+    /// The moment that is asked about, such as 2026-01-02T03:04:05Z [default: now; for claims, when they are valid]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    at: Option<OffsetDateTime>,
+    /// Verify the token with the keys in this file, a JWK set, and not with those of its issuer
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+    /// Ask nobody for keys: the signature is verified only if the configuration, or --jwks, has them
+    #[arg(long)]
+    offline: bool,
+    /// The public key that a certificate is wanted for, PEM
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct PresentedFile {
+    /// The token, in a file; - is the standard input. It is never taken from the command line, which others can see
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The claims of a token, as JSON, in a file; - is the standard input
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON document, explain-v1.
+    Json,
+}
+
+pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
+    let now = environment.clock.now();
+    let issuers = arguments.paths.issuers(now)?;
+    let presented = arguments.presented.read()?;
+    let public_key = arguments.public_key.as_deref().map(read).transpose()?;
+    let given = arguments.jwks.as_deref().map(given_keys).transpose()?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(Failure::defect)?;
+    let source = key_source(&runtime, environment)?;
+    let keys = match given {
+        Some(location) => Keys::Given(&source, location),
+        None if arguments.offline => Keys::AtHand(&source),
+        None => Keys::Issuer(&source),
+    };
+    let question = Question {
+        presented: match &presented {
+            Read::Token(token) => Presented::Token(token),
+            Read::Claims(claims) => Presented::Claims(claims),
+        },
+        keys,
+        at: arguments.at,
+        public_key: public_key.as_ref().map(|octets| octets.as_slice()),
+        permitted: &PermittedAlgorithms::default(),
+    };
+    let explanation = runtime.block_on(explain(&issuers, question, now));
+    print(&explanation, arguments.output)?;
+    match explanation.reason {
+        None => Ok(()),
+        Some(reason) => Err(Failure::operation(format!("refused: {reason}"))),
+    }
+}
+
+fn print(explanation: &Explanation, output: Output) -> Result<(), Failure> {
+    match output {
+        Output::Text => print!("{explanation}"),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(explanation).map_err(Failure::defect)?;
+            println!("{json}");
+        }
+    }
+    Ok(())
+}
+
+/// A source of keys as the server has, which fetches nothing by itself.
+fn key_source(runtime: &Runtime, environment: &Environment) -> Result<KeySource, Failure> {
+    let fetcher = HttpFetcher::new(
+        runtime.handle().clone(),
+        FetchLimits::default(),
+        Arc::clone(&environment.resolver),
+        environment.cluster_files.clone(),
+    );
+    Ok(KeySource::new(
+        Arc::new(fetcher),
+        Arc::clone(&environment.clock),
+        runtime.handle().clone(),
+        KeySourceLimits::default(),
+        Arc::new(Metrics::new().map_err(Failure::defect)?),
+    ))
+}
+
+/// What was read.
+enum Read {
+    Token(Zeroizing<String>),
+    Claims(Object),
+}
+
+impl PresentedFile {
+    fn read(&self) -> Result<Read, Failure> {
+        if let Some(path) = &self.token_file {
+            let text = String::from_utf8_lossy(&read(path)?).trim().to_owned();
+            return Ok(Read::Token(Zeroizing::new(text)));
+        }
+        // One of both is there, as the parser of arguments has made sure.
+        let path = self.claims.as_deref().unwrap_or_else(|| Path::new("-"));
+        let claims = parse_object(&read(path)?, MAX_DEPTH);
+        let claims = claims.map_err(|error| {
+            let name = path.display();
+            Failure::dependency(format!("{name}: the claims are not a JSON object: {error}"))
+        });
+        claims.map(Read::Claims)
+    }
+}
+
+fn given_keys(path: &Path) -> Result<KeyLocation, Failure> {
+    let text = read(path)?;
+    let location = KeyLocation::given(&String::from_utf8_lossy(&text));
+    location.map_err(|error| Failure::dependency(format!("{}: {error}", path.display())))
+}
+
+/// Reads a file, or the standard input.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |error: io::Error| Failure::dependency(format!("{}: {error}", path.display()));
+    let mut octets = Zeroizing::new(Vec::new());
+    let length = if path == Path::new("-") {
+        io::stdin().take(MAX_OCTETS + 1).read_to_end(&mut octets)
+    } else {
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_OCTETS + 1).read_to_end(&mut octets)
+    };
+    let length = u64::try_from(length.map_err(failed)?).unwrap_or(u64::MAX);
+    if length > MAX_OCTETS {
+        let message = format!("{}: more than 1 MiB", path.display());
+        return Err(Failure::dependency(message));
+    }
+    Ok(octets)
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())
+}
