@@ -29,6 +29,7 @@ mod explain;
 mod healthcheck;
 mod init;
 mod presets;
+mod schema;
 mod self_test;
 mod serve;
 mod trust;
@@ -66,6 +67,11 @@ enum Command {
     Presets {
         #[command(subcommand)]
         command: Option<presets::Command>,
+    },
+    /// The JSON Schema of a configuration file, for editors
+    Schema {
+        #[arg(value_enum)]
+        file: schema::Schema,
     },
     /// What clients must trust
     #[command(subcommand)]
@@ -274,6 +280,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
