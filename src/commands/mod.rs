@@ -26,6 +26,7 @@ mod healthcheck;
 mod init;
 mod self_test;
 mod serve;
+mod test_config;
 mod trust;
 
 /// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
@@ -57,6 +58,8 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
+    /// Run golden tests: claims, and the certificate or the refusal that must come of them
+    TestConfig(test_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -201,6 +204,15 @@ fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
     }
 }
 
+/// A number with what is counted.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
@@ -233,6 +245,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
+        Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),

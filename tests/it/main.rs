@@ -26,3 +26,4 @@ mod readiness;
 mod refusals;
 mod reload;
 mod support;
+mod test_config;
