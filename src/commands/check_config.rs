@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{ConfigPaths, Failure, print};
+use super::{ConfigPaths, Failure, counted, print};
 use crate::identity::config::{Code, Finding, Severity, source};
 use crate::identity::{Issuers, Source};
 use crate::server::Environment;
@@ -99,14 +99,6 @@ impl Arguments {
             Some(finding)
         });
         judged.collect()
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
     }
 }
 

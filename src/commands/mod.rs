@@ -32,6 +32,7 @@ mod presets;
 mod schema;
 mod self_test;
 mod serve;
+mod test_config;
 mod trust;
 
 /// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
@@ -73,6 +74,8 @@ enum Command {
         #[arg(value_enum)]
         file: schema::Schema,
     },
+    /// Run golden tests: claims, and the certificate or the refusal that must come of them
+    TestConfig(test_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -239,6 +242,15 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A number with what is counted.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
@@ -281,6 +293,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Schema { file } => schema::run(file),
+        Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
