@@ -38,6 +38,8 @@ pub struct LoadedPolicy {
     pub warnings: Vec<Finding>,
     /// The start of the SHA-256 of all files, hex.
     pub digest: String,
+    /// The files as they were seen before they were read.
+    pub seen: Fingerprint,
 }
 
 /// Why a configuration is not put in force.
@@ -111,6 +113,7 @@ impl PolicyFiles {
     /// # Errors
     /// When a file cannot be read, or one finding is an error.
     pub fn load(&self, now: time::OffsetDateTime) -> Result<LoadedPolicy, PolicyError> {
+        let seen = Fingerprint::of(&self.path);
         let sources = source::read(&self.path)?;
         let refused = |findings| PolicyError::Refused { findings };
         let (issuers, warnings) = Issuers::load(&sources, Some(now)).map_err(refused)?;
@@ -122,6 +125,7 @@ impl PolicyFiles {
             issuers,
             warnings,
             digest,
+            seen,
         })
     }
 }
@@ -207,6 +211,8 @@ pub(crate) struct Reloader {
     pub(crate) api: Arc<Api>,
     pub(crate) files: PolicyFiles,
     pub(crate) supervisor: Option<Supervisor>,
+    /// The files as they were seen before what is in force was read.
+    pub(crate) seen_at_start: Fingerprint,
     /// Whether the files are looked at unasked.
     pub(crate) is_watching: bool,
 }
@@ -214,7 +220,8 @@ pub(crate) struct Reloader {
 impl Reloader {
     /// Answers requests until every [`ReloadHandle`] is gone, or `stop` is.
     pub(crate) fn run(&self, requests: &ReloadRequests) {
-        let mut in_force = Fingerprint::of(&self.files.path);
+        // A change since the start has to be seen as one.
+        let mut in_force = self.seen_at_start.clone();
         let mut last_seen = in_force.clone();
         while !self.is_stopping() {
             match requests.0.recv_timeout(LOOK) {
@@ -326,6 +333,7 @@ impl Reloader {
             issuers,
             warnings,
             digest,
+            seen: _,
         } = policy;
         let Api {
             ca,
@@ -382,7 +390,7 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
 
 /// What can be seen of files without reading them; it differs after every change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
+pub struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
 
 /// Device, inode, size, and the last change of content and of the entry, seconds and nanoseconds.
 type Seen = (u64, u64, u64, (i64, i64), (i64, i64));

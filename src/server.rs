@@ -39,7 +39,9 @@ use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{PolicyInForce, Readiness, Watched};
-use crate::reload::{self, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader};
+use crate::reload::{
+    self, Fingerprint, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader,
+};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
@@ -308,6 +310,7 @@ pub struct Server {
     runtime: Runtime,
     supervisor: Option<Supervisor>,
     files: PolicyFiles,
+    seen_at_start: Fingerprint,
     is_watching: bool,
     reloads: Option<ReloadRequests>,
     admin: Option<(AdminSocket, ReloadHandle)>,
@@ -368,7 +371,10 @@ impl Server {
             .transpose()?;
 
         let LoadedPolicy {
-            issuers, digest, ..
+            issuers,
+            digest,
+            seen,
+            ..
         } = policy;
         let published = issuers.configuration();
         let policy = PolicyInForce::new(&issuers, digest, clock.now());
@@ -468,6 +474,7 @@ impl Server {
             runtime,
             supervisor: None,
             files: policy_files(config),
+            seen_at_start: seen,
             is_watching: !config.no_watch,
             reloads: None,
             admin: None,
@@ -532,6 +539,7 @@ impl Server {
             runtime,
             supervisor,
             files,
+            seen_at_start,
             is_watching,
             reloads,
             admin,
@@ -610,6 +618,7 @@ impl Server {
                 let reloader = Reloader {
                     api: Arc::clone(&first),
                     files,
+                    seen_at_start,
                     supervisor: supervisor.clone(),
                     is_watching,
                 };

@@ -13,7 +13,6 @@
 mod abuse;
 mod admin;
 mod answers;
-
 mod architecture;
 mod check_config;
 mod corpora;
