@@ -7,6 +7,7 @@ pub mod floor;
 pub mod http;
 pub mod issuer;
 pub mod load;
+pub mod policy;
 pub mod process;
 pub mod report;
 pub mod server;

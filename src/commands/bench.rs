@@ -13,6 +13,7 @@ use super::Failure;
 use crate::bench::floor::{Floor, FloorBeside, SyncTime};
 use crate::bench::issuer::BenchIssuer;
 use crate::bench::load::{Load, Target, Trust};
+use crate::bench::policy::PolicyReport;
 use crate::bench::process::Process;
 use crate::bench::report::{FloorReport, Report, Run};
 use crate::bench::server::OwnServer;
@@ -28,6 +29,8 @@ const WARM_UP_PATIENCE: Duration = Duration::from_secs(12);
 pub(super) enum Command {
     /// Ask a server for certificates, as many as it can make, and compare with what the machine can do at best
     Load(LoadArguments),
+    /// What an identity configuration costs: to read it, and for every token
+    Policy(PolicyArguments),
     /// What a certificate costs at least: its cryptography, and one write to the disk
     Floor(FloorArguments),
 }
@@ -47,6 +50,20 @@ pub(super) struct FloorArguments {
     /// The folder on the disk to measure
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
+    /// A table or JSON
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// The arguments of `mayfly bench policy`.
+#[derive(Args, Debug)]
+pub(super) struct PolicyArguments {
+    /// Entries of the configuration
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = at_least_one)]
+    issuers: usize,
+    /// Rules of the entry that the tokens fall under
+    #[arg(long, value_name = "N", default_value = "100")]
+    rules: usize,
     /// A table or JSON
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -104,6 +121,16 @@ pub(super) fn run(command: Command, environment: &Environment) -> Result<(), Fai
             let floor = measure_floor(&arguments.data_dir)?;
             let report = FloorReport::new(&[floor.0], &[floor.1]);
             print(arguments.output, &report)
+        }
+        Command::Policy(PolicyArguments {
+            issuers,
+            rules,
+            output,
+        }) => {
+            let now = environment.clock.now();
+            let random = environment.random.as_ref();
+            let report = PolicyReport::measure(issuers, rules, now, random);
+            print(output, &report.map_err(Failure::defect)?)
         }
         Command::Load(arguments) => {
             let runtime = tokio::runtime::Builder::new_current_thread()

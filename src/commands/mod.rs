@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ mod dev;
 mod explain;
 mod healthcheck;
 mod init;
+mod presets;
 mod self_test;
 mod serve;
 mod test_config;
@@ -60,6 +62,11 @@ enum Command {
     Explain(explain::Arguments),
     /// Run golden tests: claims, and the certificate or the refusal that must come of them
     TestConfig(test_config::Arguments),
+    /// What is known of issuers that many trust
+    Presets {
+        #[command(subcommand)]
+        command: Option<presets::Command>,
+    },
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -213,6 +220,23 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
+/// Prints what a command is asked for. Whoever reads it may stop before its end, as `head` does.
+///
+/// # Errors
+/// When the standard output cannot be written to.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::operation(format!(
+            "the standard output cannot be written to: {error}"
+        ))),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
@@ -246,6 +270,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
+        Command::Presets { command } => presets::run(command.as_ref()),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{ConfigPaths, Failure, counted};
+use super::{ConfigPaths, Failure, counted, print};
 use crate::policy::golden::{GoldenFile, GoldenResult};
 use crate::server::Environment;
 
@@ -29,8 +29,8 @@ A test has a name, claims, and what must come of them:
     preset-claims: github
     expect: { refused: no_allow_rule_matched }
 
-preset-claims: buddy, buildkite, chainguard, circleci, codefresh, dex, github, gitlab, google, kubernetes; a claim that
-is null is taken away from them. Without `at`, a test happens while its token is valid.
+preset-claims: the name of a preset, as `mayfly presets` lists them; a claim that is null is taken away from its claims.
+Without `at`, a test happens while its token is valid.
 
 Exit code: 0 if all tests pass, 1 if not or there is none, 3 if the configuration or a test cannot be read.")]
 pub(super) struct Arguments {
@@ -82,14 +82,11 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         file,
     });
     let ran: Vec<Ran> = ran.collect();
-    print!(
-        "{}",
-        match arguments.format {
-            Format::Text => text(&ran),
-            Format::Tap => tap(&ran),
-            Format::Junit => junit(&ran),
-        }
-    );
+    print(&match arguments.format {
+        Format::Text => text(&ran),
+        Format::Tap => tap(&ran),
+        Format::Junit => junit(&ran),
+    })?;
     let results = || ran.iter().flat_map(|ran| &ran.results);
     let total = results().count();
     let failed = results()

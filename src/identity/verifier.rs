@@ -169,6 +169,18 @@ impl Watch for Unwatched {
     }
 }
 
+/// What claims prove that nobody has signed: what the steps behind the signature cost is measured with it, and nothing is
+/// ever issued for it.
+pub(crate) fn identity_of_verified(
+    issuers: &Issuers,
+    iss: &str,
+    claims: &Object,
+    now: OffsetDateTime,
+) -> Result<Identity, TokenError> {
+    let matched = find_issuer(issuers, iss, claims)?;
+    identify(&matched, claims, now, &mut Unwatched)
+}
+
 /// Finds the entry by issuer and audience. Nothing is believed of the audience yet: it only says with whose keys the token
 /// is to be verified.
 pub(super) fn find_issuer(

@@ -67,7 +67,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
     ),
     ("dev", &["clock"]),
-    ("bench", &["client", "clock", "dev", "random"]),
+    (
+        "bench",
+        &["ca", "client", "clock", "dev", "identity", "random"],
+    ),
     (
         "config",
         &["api", "ca", "ctlog", "limits", "logging", "trust"],

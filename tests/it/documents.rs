@@ -181,6 +181,28 @@ fn the_provider_that_the_document_on_templates_shows_is_read() {
     assert_eq!(warnings, []);
 }
 
+#[test]
+fn the_configurations_of_the_cookbook_hold_up() {
+    let text = read("docs/policy.md");
+    let blocks = text.split("```yaml\n").skip(1);
+    let mut configurations = 0;
+    for block in blocks {
+        let block = block.split("```").next().unwrap();
+        let indent = block.len() - block.trim_start_matches(' ').len();
+        let lines: Vec<&str> = block
+            .lines()
+            .map(|line| line.get(indent..).unwrap_or(""))
+            .collect();
+        if lines[0] == "oidc-issuers:" {
+            let (_, warnings) = Issuers::parse("docs/policy.md", &lines.join("\n"))
+                .unwrap_or_else(|findings| panic!("{block}: {findings:#?}"));
+            warns_only_of(&warnings, &[Code::Lookalike]);
+            configurations += 1;
+        }
+    }
+    assert_eq!(configurations, 4);
+}
+
 /// Every setting stands in the example, as it is or behind a comment sign.
 #[test]
 fn the_example_of_the_server_names_every_setting() {

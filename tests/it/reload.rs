@@ -44,6 +44,15 @@ fn readiness(process: &Process) -> Value {
     serde_json::from_str(answer.text()).unwrap()
 }
 
+fn config_check(process: &Process) -> Value {
+    let checks = readiness(process)["checks"].clone();
+    let mut checks = checks.as_array().unwrap().iter();
+    checks
+        .find(|check| check["name"] == "config")
+        .unwrap()
+        .clone()
+}
+
 fn issues(trusting: &Trusting, process: &Process) {
     let answer = http::send(process.address, &trusting.good_request());
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -114,15 +123,11 @@ fn changed_files_are_put_in_force_unasked_and_wrong_ones_are_not() {
         &process,
         "mayfly_config_reloads_total{kind=\"identity\",result=\"refused\"} 1"
     ));
-    let report = wait_for("the check", || {
-        let report = readiness(&process);
-        (report["status"] == "degraded").then_some(report)
+    let config = wait_for("the check", || {
+        let check = config_check(&process);
+        (check["ok"] == false).then_some(check)
     });
-    let checks = report["checks"].as_array().unwrap();
-    let config = checks
-        .iter()
-        .find(|check| check["name"] == "config")
-        .unwrap();
+    assert_eq!(readiness(&process)["status"], "degraded");
     assert!(
         config["detail"].as_str().unwrap().contains("[MF101]"),
         "{config}"
@@ -139,13 +144,7 @@ fn changed_files_are_put_in_force_unasked_and_wrong_ones_are_not() {
         "mayfly_config_last_reload_successful{kind=\"identity\"} 1"
     ));
     wait_for("the check", || {
-        let checks = readiness(&process)["checks"].clone();
-        let checks = checks.as_array().unwrap().iter();
-        let config = checks
-            .clone()
-            .find(|check| check["name"] == "config")
-            .unwrap();
-        (config["ok"] == true).then_some(())
+        (config_check(&process)["ok"] == true).then_some(())
     });
     issues(&trusting, &process);
 }

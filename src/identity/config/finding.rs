@@ -89,6 +89,7 @@ codes! {
     NoIssuer = "MF123" Error "the file configures no issuer",
     Setting = "MF124" Error "the value of a setting cannot be used",
     PlainHttp = "MF125" Warning "the issuer's keys are fetched over http",
+    Preset = "MF126" Error "the preset is unknown, or is for other issuers",
     Ends = "MF127" Warning "the entry, or a certificate of it, ends soon or has ended",
 }
 
