@@ -22,6 +22,7 @@ use crate::store::StoreError;
 mod bench;
 mod check_config;
 mod dev;
+mod diff_config;
 mod explain;
 mod healthcheck;
 mod init;
@@ -62,6 +63,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Run golden tests: claims, and the certificate or the refusal that must come of them
     TestConfig(test_config::Arguments),
+    /// Show what an edit of an identity configuration does to trust
+    DiffConfig(diff_config::Arguments),
     /// What is known of issuers that many trust
     Presets {
         #[command(subcommand)]
@@ -270,6 +273,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
+        Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Trust(command) => trust::run(command),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
