@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::runtime::{self, Runtime};
 use zeroize::Zeroizing;
 
-use super::{ConfigPaths, Failure};
+use super::{ConfigPaths, Failure, print};
 use crate::ca::request::PermittedAlgorithms;
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::KeySource;
@@ -19,7 +19,7 @@ use crate::identity::json::{Object, parse_object};
 use crate::identity::jwks::{KeyLocation, KeySourceLimits};
 use crate::identity::trace::{Keys, Presented};
 use crate::metrics::Metrics;
-use crate::policy::explain::{Explanation, Question, explain};
+use crate::policy::explain::{Question, explain};
 use crate::server::Environment;
 
 /// The largest file that is read, in octets: far more than a token, a key or a key set has.
@@ -105,22 +105,17 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         permitted: &PermittedAlgorithms::default(),
     };
     let explanation = runtime.block_on(explain(&issuers, question, now));
-    print(&explanation, arguments.output)?;
+    print(&match arguments.output {
+        Output::Text => explanation.to_string(),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&explanation).map_err(Failure::defect)?;
+            json + "\n"
+        }
+    })?;
     match explanation.reason {
         None => Ok(()),
         Some(reason) => Err(Failure::operation(format!("refused: {reason}"))),
     }
-}
-
-fn print(explanation: &Explanation, output: Output) -> Result<(), Failure> {
-    match output {
-        Output::Text => print!("{explanation}"),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(explanation).map_err(Failure::defect)?;
-            println!("{json}");
-        }
-    }
-    Ok(())
 }
 
 /// A source of keys as the server has, which fetches nothing by itself.

@@ -17,6 +17,7 @@ mod architecture;
 mod check_config;
 mod corpora;
 mod description;
+mod diff_config;
 mod documents;
 mod entries;
 mod explain;
