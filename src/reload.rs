@@ -6,13 +6,14 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::api::Api;
@@ -139,7 +140,7 @@ fn digest(sources: &[Source], issuers: &Issuers) -> String {
 }
 
 /// What a reload came to.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Reloaded {
     /// The start of the SHA-256 of what is in force now, hex.
     pub digest: String,
@@ -149,6 +150,22 @@ pub struct Reloaded {
     pub issuers: usize,
     /// What its authors should know.
     pub warnings: Vec<Finding>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            digest,
+            is_changed,
+            issuers,
+            warnings,
+        } = self;
+        for finding in warnings {
+            writeln!(f, "warning: {finding}")?;
+        }
+        let before = if *is_changed { "" } else { " as before" };
+        writeln!(f, "{digest} is in force{before}: {issuers} entries")
+    }
 }
 
 /// Somebody asks for a reload.
@@ -164,8 +181,8 @@ pub struct ReloadHandle(Sender<Request>);
 /// The other end of a [`ReloadHandle`], for the server.
 pub struct ReloadRequests(Receiver<Request>);
 
-impl std::fmt::Debug for ReloadRequests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ReloadRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReloadRequests")
     }
 }
