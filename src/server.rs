@@ -39,7 +39,9 @@ use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{PolicyInForce, Readiness, Watched};
-use crate::reload::{self, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader};
+use crate::reload::{
+    self, Fingerprint, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader,
+};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
@@ -308,6 +310,7 @@ pub struct Server {
     runtime: Runtime,
     supervisor: Option<Supervisor>,
     files: PolicyFiles,
+    seen: Fingerprint,
     is_watching: bool,
     reloads: Option<ReloadRequests>,
     admin: Option<(AdminSocket, ReloadHandle)>,
@@ -368,7 +371,10 @@ impl Server {
             .transpose()?;
 
         let LoadedPolicy {
-            issuers, digest, ..
+            issuers,
+            digest,
+            seen,
+            ..
         } = policy;
         let published = issuers.configuration();
         let policy = PolicyInForce::new(&issuers, digest, clock.now());
@@ -468,6 +474,7 @@ impl Server {
             runtime,
             supervisor: None,
             files: policy_files(config),
+            seen,
             is_watching: !config.no_watch,
             reloads: None,
             admin: None,
@@ -532,6 +539,7 @@ impl Server {
             runtime,
             supervisor,
             files,
+            seen,
             is_watching,
             reloads,
             admin,
@@ -612,6 +620,7 @@ impl Server {
                     files,
                     supervisor: supervisor.clone(),
                     is_watching,
+                    seen,
                 };
                 std::thread::Builder::new()
                     .name("reload".to_owned())
