@@ -233,11 +233,12 @@ pub fn check_length(name: &[u8], extensions: &[Extension]) -> Result<(), Encodin
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use super::*;
     use crate::dev::oidc::{TestAlgorithm, TestClaims};
+    use crate::identity::config::preset::PRESETS;
     use crate::identity::testing::Bench;
     use crate::identity::{BuildFacts, Issuers};
 
@@ -540,5 +541,74 @@ mod tests {
             include_str!("../../tests/vectors/fulcio/types.vectors.json"),
         )
         .await;
+    }
+
+    /// A test of `config/presets/*.test.yaml`.
+    #[derive(serde::Deserialize)]
+    struct PresetTest {
+        name: String,
+        claims: serde_json::Map<String, serde_json::Value>,
+        expect: Expected,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Expected {
+        san: String,
+        #[serde(default)]
+        extensions: BTreeMap<String, String>,
+    }
+
+    #[tokio::test]
+    async fn tokens_of_every_preset_become_what_its_tests_say() {
+        for preset in PRESETS {
+            let tests: Vec<PresetTest> = serde_saphyr::from_str(preset.tests).unwrap();
+            for test in tests {
+                let what = format!("{}: {}", preset.name, test.name);
+                let url = test.claims["iss"].as_str().unwrap();
+                let audiences = &test.claims["aud"];
+                let audience = audiences.as_str().or_else(|| audiences[0].as_str());
+                let audience = audience.unwrap();
+                let mut file = format!(
+                    "oidc-issuers:\n  {url}:\n    preset: {}\n    client-id: {audience:?}\n",
+                    preset.name
+                );
+                if preset.name == "spire" {
+                    file += "    spiffe-trust-domain: example.org\n";
+                }
+                let bench = Bench::with_issuers(&file);
+                let issuer = bench.at(url);
+                bench.network.serve(&issuer);
+                let claims = test
+                    .claims
+                    .iter()
+                    .fold(TestClaims::subject("replaced"), |claims, (name, value)| {
+                        claims.with(name, value.clone())
+                    });
+                let token = issuer.token(&claims, TestAlgorithm::Rs256).unwrap();
+                let identity = bench.verify(&token).await;
+                let identity = identity.unwrap_or_else(|error| panic!("{what}: {error}"));
+                let (San::Email(name) | San::Uri(name) | San::OtherName(name)) = &identity.san;
+                assert_eq!(*name, test.expect.san, "{what}");
+                let mut facts = test.expect.extensions;
+                for (number, claim) in [(1, "iss"), (8, "iss"), (24, "sub")] {
+                    let value = test.claims[claim].as_str().unwrap().to_owned();
+                    facts.insert(format!("1.3.6.1.4.1.57264.1.{number}"), value);
+                }
+                let mut expected: Vec<Extension> = facts
+                    .iter()
+                    .map(|(oid, text)| {
+                        let (_, number) = oid.rsplit_once('.').unwrap();
+                        let number = number.parse().unwrap();
+                        let value = match number {
+                            1..=6 => text.clone().into_bytes(),
+                            _ => der::encode(0x0c, &[text.as_bytes()]),
+                        };
+                        Extension { number, value }
+                    })
+                    .collect();
+                expected.sort_by_key(|extension| extension.number);
+                assert_eq!(encode(&identity).unwrap(), expected, "{what}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::{ConfigPaths, Failure};
+use super::{ConfigPaths, Failure, counted, print};
 use crate::identity::config::{Code, Finding, Severity, source};
 use crate::identity::{Issuers, Source};
 use crate::server::Environment;
@@ -62,15 +62,12 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         findings.iter().filter(of).count()
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    print!(
-        "{}",
-        match arguments.format {
-            Format::Text => text(&findings, &sources),
-            Format::Json => json(&findings)?,
-            Format::Sarif => sarif(&findings)?,
-            Format::Github => github(&findings),
-        }
-    );
+    print(&match arguments.format {
+        Format::Text => text(&findings, &sources),
+        Format::Json => json(&findings)?,
+        Format::Sarif => sarif(&findings)?,
+        Format::Github => github(&findings),
+    })?;
     let summary = format!(
         "{}: {}, {}",
         path.display(),
@@ -82,7 +79,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     }
     if matches!(arguments.format, Format::Text) {
         let entries = issuers.map_or(0, |issuers| issuers.all().len());
-        println!("{summary}, {}", counted(entries, "issuer"));
+        print(&format!("{summary}, {}\n", counted(entries, "issuer")))?;
     }
     Ok(())
 }
@@ -102,14 +99,6 @@ impl Arguments {
             Some(finding)
         });
         judged.collect()
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
     }
 }
 

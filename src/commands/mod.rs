@@ -1,6 +1,7 @@
 //! The command line, one file a command.
 
 use std::error::Error;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,8 +28,11 @@ mod dev;
 mod explain;
 mod healthcheck;
 mod init;
+mod presets;
+mod schema;
 mod self_test;
 mod serve;
+mod test_config;
 mod trust;
 
 /// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
@@ -60,6 +64,18 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
+    /// What is known of issuers that many trust
+    Presets {
+        #[command(subcommand)]
+        command: Option<presets::Command>,
+    },
+    /// The JSON Schema of a configuration file, for editors
+    Schema {
+        #[arg(value_enum)]
+        file: schema::Schema,
+    },
+    /// Run golden tests: claims, and the certificate or the refusal that must come of them
+    TestConfig(test_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -209,6 +225,32 @@ fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
     }
 }
 
+/// Prints what a command is asked for. Whoever reads it may stop before its end, as `head` does.
+///
+/// # Errors
+/// When the standard output cannot be written to.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::operation(format!(
+            "the standard output cannot be written to: {error}"
+        ))),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A number with what is counted.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
@@ -249,6 +291,9 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
+        Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Schema { file } => schema::run(file),
+        Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

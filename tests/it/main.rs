@@ -27,3 +27,4 @@ mod readiness;
 mod refusals;
 mod reload;
 mod support;
+mod test_config;

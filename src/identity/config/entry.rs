@@ -1,5 +1,6 @@
 //! One entry of `oidc-issuers` or `meta-issuers`: its checks, and the issuer that it makes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_saphyr::Spanned;
@@ -10,6 +11,7 @@ use url::{Host, Url};
 use x509_parser::pem::Pem;
 
 use super::finding::{Code, Finding, Place, Severity, closest};
+use super::preset::PresetProvider;
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
 use crate::fetch::{ClusterFiles, ExtraRoots};
@@ -60,7 +62,10 @@ pub(super) struct Entry<'a> {
     pub(super) file: usize,
     pub(super) is_wildcard: bool,
     pub(super) key: &'a Text,
-    pub(super) raw: &'a RawIssuer,
+    /// What it says, and what its preset fills in.
+    pub(super) raw: Cow<'a, RawIssuer>,
+    /// The templates of its preset, unless it names others.
+    pub(super) provider: Option<PresetProvider>,
 }
 
 impl<'a> Entry<'a> {
@@ -73,7 +78,8 @@ impl<'a> Entry<'a> {
                 file,
                 is_wildcard,
                 key,
-                raw,
+                raw: Cow::Borrowed(raw),
+                provider: None,
             })
         };
         entries(false, &raw.issuers).chain(entries(true, &raw.meta_issuers))
@@ -99,14 +105,14 @@ impl<'a> Entry<'a> {
     }
 
     /// The issuer's URL, or its pattern.
-    pub(super) fn url(&self) -> Option<&'a str> {
+    pub(super) fn url(&self) -> Option<&str> {
         if self.is_wildcard {
             return Some(&self.key.value);
         }
         self.raw.issuer_url.as_ref().map(|url| url.value.as_str())
     }
 
-    fn type_name(&self) -> &'a str {
+    fn type_name(&self) -> &str {
         let name = self.raw.issuer_type.as_ref();
         name.map_or("", |name| name.value.as_str())
     }
@@ -120,7 +126,7 @@ impl Checker<'_, '_> {
     }
 
     /// Adds a finding about a value of an entry.
-    fn at<T>(
+    pub(super) fn at<T>(
         &mut self,
         code: Code,
         entry: &Entry<'_>,
@@ -170,8 +176,12 @@ impl Checker<'_, '_> {
     pub(super) fn exact(&mut self, entry: &Entry<'_>) -> Option<Issuer> {
         let key = &entry.key.value;
         let Some(url) = &entry.raw.issuer_url else {
+            let help = match key.contains("://") {
+                true => format!("add issuer-url: {key}"),
+                false => "it must equal the `iss` of the tokens, octet for octet".to_owned(),
+            };
             self.on(Code::IssuerUrl, entry, "the entry has no issuer-url")
-                .help(format!("add issuer-url: {key}"));
+                .help(help);
             // What else is wrong with it is told as well.
             self.issuer(entry, key, |id, roots| {
                 KeyEndpoint::exact(id, key.clone(), roots)
@@ -190,7 +200,8 @@ impl Checker<'_, '_> {
                     self.at(Code::PlainHttp, entry, "issuer-url", url, message)
                         .help("whoever can change its answers can sign for every one of its users");
                 }
-                if url.value.ends_with('/') {
+                // Presets know whose URLs end so.
+                if url.value.ends_with('/') && entry.raw.preset.is_none() {
                     let message = "issuer-url ends with a slash, which most issuers' do not";
                     self.at(Code::Lookalike, entry, "issuer-url", url, message)
                         .help("it must equal the `iss` of the tokens, octet for octet");
@@ -437,7 +448,7 @@ impl Checker<'_, '_> {
     }
 
     fn token_limits(&mut self, entry: &Entry<'_>) -> TokenLimits {
-        let raw = entry.raw;
+        let raw = &entry.raw;
         TokenLimits {
             max_age: self.duration(
                 entry,
@@ -530,7 +541,7 @@ impl Checker<'_, '_> {
     }
 
     fn rule(&mut self, entry: &Entry<'_>, url: &str) -> Option<IdentityRule> {
-        let raw = entry.raw;
+        let raw = &entry.raw;
         let Some(issuer_type) = &raw.issuer_type else {
             self.on(Code::UnknownType, entry, "type is missing")
                 .help(format!("expected one of {}", SUPPORTED_TYPES.join(", ")));
@@ -589,7 +600,7 @@ impl Checker<'_, '_> {
 
     /// Settings that belong to another type.
     fn out_of_place(&mut self, entry: &Entry<'_>) {
-        let raw = entry.raw;
+        let raw = &entry.raw;
         let name = entry.type_name();
         if let Some(claim) = raw.issuer_claim.as_ref().filter(|_| name != "email") {
             let message = "only issuers of type email can have issuer-claim";
@@ -722,6 +733,12 @@ impl Checker<'_, '_> {
                 .help("the name of an entry of ci-issuer-metadata");
             return None;
         };
+        if let Some(preset) = &entry.provider {
+            return self
+                .providers
+                .of_preset(preset)
+                .map(IdentityRule::CiProvider);
+        }
         if let Some(provider) = self.providers.find(self.report, &name.value) {
             return provider.map(IdentityRule::CiProvider);
         }

@@ -2,7 +2,7 @@
 //!
 //! YAML in kebab case and JSON in camel case are read as they are, from one file or from all files of a folder. Each step has
 //! a file: the texts (`source`), their raw form with places (`raw`), the checks of what entries share (this file), of each
-//! entry (`entry`) and of templates (`provider`), and what they report (`finding`).
+//! entry (`entry`), of what it leaves to a preset (`preset`) and of templates (`provider`), and what they report (`finding`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,6 +12,7 @@ use super::issuers::{Issuer, Issuers, Pattern};
 
 mod entry;
 mod finding;
+pub mod preset;
 mod provider;
 mod raw;
 pub mod source;
@@ -22,6 +23,7 @@ pub use source::{Source, SourceError};
 use super::excerpt::Excerpt;
 use entry::Entry;
 use finding::{Place, Report, closest};
+use preset::Presets;
 use provider::Providers;
 use raw::{RawFile, UnknownKey};
 
@@ -38,6 +40,7 @@ pub(super) fn read(
         Checker {
             report: &mut report,
             providers: Providers::new(),
+            presets: Presets::default(),
             ids: HashSet::new(),
             urls: HashMap::new(),
             now,
@@ -86,6 +89,7 @@ fn parse(sources: &[Source], report: &mut Report<'_>) -> Option<Vec<RawFile>> {
 struct Checker<'a, 's> {
     report: &'a mut Report<'s>,
     providers: Providers,
+    presets: Presets,
     /// Every id that is taken.
     ids: HashSet<String>,
     /// Every issuer with an audience of it, and where the entry stands.
@@ -103,7 +107,7 @@ impl Checker<'_, '_> {
                 self.providers.add(self.report, index, name, metadata);
             }
         }
-        let entries: Vec<Entry<'_>> = files
+        let mut entries: Vec<Entry<'_>> = files
             .iter()
             .enumerate()
             .flat_map(|(index, file)| Entry::all(index, file))
@@ -119,6 +123,8 @@ impl Checker<'_, '_> {
                 .help("list at least one under oidc-issuers");
         }
         self.keys(&entries);
+        // Without its preset an entry lacks so much that what else is wrong with it cannot be told.
+        entries.retain_mut(|entry| self.apply_preset(entry));
         for entry in &entries {
             unknown_keys(
                 self.report,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::finding::{Code, Place, Report, closest};
+use super::preset::PresetProvider;
 use super::raw::{RawMetadata, Text};
 use super::{pointer, unknown_keys};
 use crate::identity::ci_provider::{
@@ -17,6 +18,7 @@ const WELL_KNOWN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "sub"];
 /// The providers of all files, by name.
 pub(super) struct Providers {
     by_name: HashMap<String, Provider>,
+    of_presets: HashMap<(&'static str, String, String), Option<Arc<CiProvider>>>,
 }
 
 struct Provider {
@@ -33,6 +35,7 @@ impl Providers {
     pub(super) fn new() -> Self {
         Self {
             by_name: HashMap::new(),
+            of_presets: HashMap::new(),
         }
     }
 
@@ -82,6 +85,17 @@ impl Providers {
         }
         found.is_used = true;
         Some(found.provider.clone())
+    }
+
+    /// The provider that a preset makes for an entry.
+    pub(super) fn of_preset(&mut self, preset: &PresetProvider) -> Option<Arc<CiProvider>> {
+        let known = self.of_presets.entry(preset.key.clone());
+        let provider = known.or_insert_with(|| {
+            // There is nothing to find: a test reads every preset.
+            let mut report = Report::new(&[]);
+            build(&mut report, 0, &preset.name, &preset.metadata, "")
+        });
+        provider.clone()
     }
 
     /// The name that a misspelt one probably means.

@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 32;
 pub(super) type Text = Spanned<String>;
 
 /// A key that has no meaning where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UnknownKey {
     pub(super) key: Text,
     pub(super) known: &'static [&'static str],
@@ -33,10 +33,15 @@ pub(super) struct UnknownKey {
 macro_rules! mapping {
     ($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty = $yaml:literal | $json:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Default)]
+        #[derive(Clone, Debug, Default)]
         pub(super) struct $name {
             $(pub(super) $field: Option<$type>,)+
             pub(super) unknown: Vec<UnknownKey>,
+        }
+
+        impl $name {
+            /// Its keys, in both spellings.
+            pub(super) const KEYS: &'static [&'static str] = &[$($yaml, $json),+];
         }
 
         impl<'de> Deserialize<'de> for $name {
@@ -66,7 +71,7 @@ macro_rules! mapping {
                                 })+
                                 _ => {
                                     members.next_value::<IgnoredAny>()?;
-                                    mapping.unknown.push(UnknownKey { key, known: &[$($yaml, $json),+] });
+                                    mapping.unknown.push(UnknownKey { key, known: $name::KEYS });
                                 }
                             }
                         }
@@ -134,7 +139,7 @@ mapping! {
 }
 
 /// The members of a mapping with free keys, in their order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entries<T>(pub(super) Vec<(Text, T)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
@@ -203,6 +208,7 @@ pub(super) fn parse(file: usize, text: &str) -> Result<RawFile, Unreadable> {
 }
 
 /// Why a text is no identity file.
+#[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) place: Place,
     pub(super) message: String,

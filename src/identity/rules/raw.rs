@@ -23,7 +23,7 @@ const MAX_COMPILED_OCTETS: usize = 1024 * 1024;
 const OPERATORS: &str = "expected one of equals, in, glob, regex, exists, contains, prefix, not";
 
 /// The value of `allow` or `deny`, each part of it with its place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RawRules(Spanned<Node>);
 
 impl<'de> Deserialize<'de> for RawRules {
@@ -46,7 +46,7 @@ pub struct RuleMistake {
 }
 
 /// A value of any kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Node {
     Null,
     /// A text, or what has one text only.
