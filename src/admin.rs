@@ -1,24 +1,32 @@
 //! The administration of a running server: HTTP over a unix socket, which only its own user and root can open.
 //!
-//! It tells how the server is, reloads the identity configuration, and changes which log lines are written. It has no other
-//! way in, and nothing in it is reachable from the API's port.
+//! It tells how the server is and what it would make of a token, reloads the identity configuration, and changes which log
+//! lines are written. It has no other way in, and nothing in it is reachable through a port.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{Extensions, Server, ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{ACCEPT, ContentType, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, HttpResponse, HttpServer, web};
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
+use time::serde::rfc3339;
 use tokio::net::UnixStream;
 
-use crate::api::Api;
+use crate::api::{Api, outcome};
+use crate::identity::json::parse_object;
+use crate::identity::jws::MAX_DEPTH;
+use crate::identity::trace::{Keys, Presented};
 use crate::logging;
+use crate::policy::explain::{self, Explanation, Question};
 use crate::reload::{PolicyError, PolicyFiles, ReloadHandle};
 
 pub mod report;
@@ -36,8 +44,15 @@ pub const STATUS: &str = "/admin/v1/status";
 pub const CONFIG: &str = "/admin/v1/config";
 /// `POST`: reads the identity configuration again.
 pub const RELOAD: &str = "/admin/v1/reload";
+/// `POST`: what a token would get, and why.
+pub const EXPLAIN: &str = "/admin/v1/explain";
 /// `GET`, `PUT`: which log lines are written.
 pub const LOG_FILTER: &str = "/admin/v1/log-filter";
+
+/// What `Accept` says who wants text for people and not JSON.
+pub const TEXT: &str = "text/plain";
+/// The header with the code of a refusal that was explained, as those have that are no explanation.
+pub const REASON: HeaderName = outcome::REASON_HEADER;
 
 /// Connections at the same time: a few people, and a tool that asks again and again.
 const MAX_CONNECTIONS: usize = 32;
@@ -106,6 +121,33 @@ impl Administered {
         }
     }
 
+    /// Explains what the configuration in force makes of a token, with the keys that the server has or fetches.
+    async fn explain(&self, body: &[u8]) -> Result<Explanation, Refused> {
+        let asked: ExplainRequest = parse(body)?;
+        let claims;
+        let presented = match (&asked.token, &asked.claims) {
+            (Some(token), None) => Presented::Token(token),
+            (None, Some(raw)) => {
+                claims = parse_object(raw.get().as_bytes(), MAX_DEPTH)
+                    .map_err(|error| Refused::new(format!("the claims: {error}")))?;
+                Presented::Claims(&claims)
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(Refused::new("give either token or claims"));
+            }
+        };
+        let ca = &self.api.ca;
+        let question = Question {
+            presented,
+            keys: Keys::Issuer(ca.tokens.keys()),
+            at: asked.at,
+            public_key: asked.public_key.as_deref().map(str::as_bytes),
+            permitted: &ca.permitted,
+        };
+        let issuers = ca.tokens.issuers();
+        Ok(explain::explain(&issuers, question, ca.clock.now()).await)
+    }
+
     fn policy_summary(&self) -> PolicySummary {
         PolicySummary::of(&self.api, self.files.path.display().to_string())
     }
@@ -161,7 +203,6 @@ pub(crate) fn serve(
 }
 
 fn configure(administered: web::Data<Administered>, routes: &mut web::ServiceConfig) {
-    let not_allowed = || async { refusal(StatusCode::METHOD_NOT_ALLOWED, "no such method here") };
     let resource = |path| web::resource(path).default_service(web::to(not_allowed));
     routes
         .app_data(administered)
@@ -169,10 +210,9 @@ fn configure(administered: web::Data<Administered>, routes: &mut web::ServiceCon
         .service(resource(STATUS).get(status))
         .service(resource(CONFIG).get(config))
         .service(resource(RELOAD).post(reload))
+        .service(resource(EXPLAIN).post(explain))
         .service(resource(LOG_FILTER).get(log_filter).put(set_log_filter))
-        .default_service(web::to(|| async {
-            refusal(StatusCode::NOT_FOUND, "no such path")
-        }));
+        .default_service(web::to(not_found));
 }
 
 /// The process at the other end of a connection.
@@ -212,12 +252,12 @@ async fn record(
     next.call(request).await
 }
 
-async fn status(administered: web::Data<Administered>) -> HttpResponse {
-    HttpResponse::Ok().json(administered.status())
+async fn status(administered: web::Data<Administered>, request: HttpRequest) -> HttpResponse {
+    answer(&request, StatusCode::OK, &administered.status())
 }
 
-async fn config(administered: web::Data<Administered>) -> HttpResponse {
-    HttpResponse::Ok().json(administered.policy())
+async fn config(administered: web::Data<Administered>, request: HttpRequest) -> HttpResponse {
+    answer(&request, StatusCode::OK, &administered.policy())
 }
 
 /// How a reload is meant.
@@ -228,14 +268,17 @@ pub struct ReloadRequest {
     pub force: bool,
 }
 
-async fn reload(administered: web::Data<Administered>, body: web::Bytes) -> HttpResponse {
-    let request = match parse(&body) {
-        Ok(request) => request,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, error),
+async fn reload(
+    administered: web::Data<Administered>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    let ReloadRequest { force } = match parse(&body) {
+        Ok(wanted) => wanted,
+        Err(refused) => return answer(&request, StatusCode::BAD_REQUEST, &refused),
     };
-    let ReloadRequest { force } = request;
     match administered.reload.reload(force).await {
-        Ok(reloaded) => HttpResponse::Ok().json(reloaded),
+        Ok(reloaded) => answer(&request, StatusCode::OK, &reloaded),
         Err(error) => {
             let status = match &error {
                 PolicyError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -243,32 +286,99 @@ async fn reload(administered: web::Data<Administered>, body: web::Bytes) -> Http
                 | PolicyError::Refused { .. }
                 | PolicyError::Shrinks { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
-            HttpResponse::build(status).json(Refused::from(&error))
+            answer(&request, status, &Refused::from(&error))
         }
     }
 }
 
-async fn log_filter() -> HttpResponse {
-    HttpResponse::Ok().json(LogFilter::current())
+/// What is asked about a token: itself or its claims, one of the two.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExplainRequest {
+    /// The token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The claims of one, an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Box<RawValue>>,
+    /// The moment that is asked about. Without it, now; for claims, when they are valid.
+    #[serde(with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub at: Option<OffsetDateTime>,
+    /// The key that a certificate is wanted for, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
 }
 
-async fn set_log_filter(body: web::Bytes) -> HttpResponse {
-    let LogFilter { filter } = match parse(&body) {
-        Ok(wanted) => wanted,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, error),
-    };
-    match logging::set_filter(&filter) {
-        Ok(()) => HttpResponse::Ok().json(LogFilter::current()),
-        Err(error) => refusal(StatusCode::BAD_REQUEST, error),
+// Not derived: a token is for nobody's eyes.
+impl fmt::Debug for ExplainRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExplainRequest").finish_non_exhaustive()
+    }
+}
+
+async fn explain(
+    administered: web::Data<Administered>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    match administered.explain(&body).await {
+        Ok(explanation) => {
+            let mut response = answer(&request, StatusCode::OK, &explanation);
+            if let Some(reason) = explanation.reason {
+                let reason = HeaderValue::from_static(reason);
+                response.headers_mut().insert(REASON, reason);
+            }
+            response
+        }
+        Err(refused) => answer(&request, StatusCode::BAD_REQUEST, &refused),
+    }
+}
+
+async fn log_filter(request: HttpRequest) -> HttpResponse {
+    answer(&request, StatusCode::OK, &LogFilter::current())
+}
+
+async fn set_log_filter(request: HttpRequest, body: web::Bytes) -> HttpResponse {
+    let changed = parse(&body).and_then(|LogFilter { filter }| {
+        logging::set_filter(&filter)
+            .map(|()| LogFilter::current())
+            .map_err(Refused::new)
+    });
+    match changed {
+        Ok(filter) => answer(&request, StatusCode::OK, &filter),
+        Err(refused) => answer(&request, StatusCode::BAD_REQUEST, &refused),
     }
 }
 
 /// Parses a body; an empty one has no members.
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, String> {
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refused> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| format!("the body: {error}"))
+    serde_json::from_slice(body).map_err(|error| Refused::new(format!("the body: {error}")))
 }
 
-fn refusal(status: StatusCode, error: impl Into<String>) -> HttpResponse {
-    HttpResponse::build(status).json(Refused::new(error))
+/// Answers in JSON, or with text for people if that is what is accepted.
+fn answer(
+    request: &HttpRequest,
+    status: StatusCode,
+    document: &(impl Serialize + fmt::Display),
+) -> HttpResponse {
+    let mut response = HttpResponse::build(status);
+    let accepted = request.headers().get(ACCEPT);
+    if accepted.is_some_and(|accepted| accepted == TEXT) {
+        response
+            .content_type(ContentType::plaintext())
+            .body(document.to_string())
+    } else {
+        response.json(document)
+    }
+}
+
+async fn not_allowed(request: HttpRequest) -> HttpResponse {
+    let refused = Refused::new("this path has no such method");
+    answer(&request, StatusCode::METHOD_NOT_ALLOWED, &refused)
+}
+
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    let refused = Refused::new("there is no such path");
+    answer(&request, StatusCode::NOT_FOUND, &refused)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 
 use crate::ca::CertificateAuthority;
@@ -26,7 +26,7 @@ const ISSUER: &str = "issuer:";
 const ROUNDS_BETWEEN_FETCHES: u32 = 30;
 
 /// What the checks came to.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Certificates can be issued.

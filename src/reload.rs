@@ -6,13 +6,14 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::api::Api;
@@ -38,8 +39,8 @@ pub struct LoadedPolicy {
     pub warnings: Vec<Finding>,
     /// The start of the SHA-256 of all files, hex.
     pub digest: String,
-    /// The files as they were seen before they were read.
-    pub seen: Fingerprint,
+    /// How the files looked before they were read: what changes from there on is another version.
+    pub(crate) seen: Fingerprint,
 }
 
 /// Why a configuration is not put in force.
@@ -143,7 +144,7 @@ fn digest(sources: &[Source], issuers: &Issuers) -> String {
 }
 
 /// What a reload came to.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Reloaded {
     /// The start of the SHA-256 of what is in force now, hex.
     pub digest: String,
@@ -153,6 +154,22 @@ pub struct Reloaded {
     pub issuers: usize,
     /// What its authors should know.
     pub warnings: Vec<Finding>,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            digest,
+            is_changed,
+            issuers,
+            warnings,
+        } = self;
+        for finding in warnings {
+            writeln!(f, "warning: {finding}")?;
+        }
+        let before = if *is_changed { "" } else { " as before" };
+        writeln!(f, "{digest} is in force{before}: {issuers} entries")
+    }
 }
 
 /// Somebody asks for a reload.
@@ -168,8 +185,8 @@ pub struct ReloadHandle(Sender<Request>);
 /// The other end of a [`ReloadHandle`], for the server.
 pub struct ReloadRequests(Receiver<Request>);
 
-impl std::fmt::Debug for ReloadRequests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ReloadRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReloadRequests")
     }
 }
@@ -211,17 +228,16 @@ pub(crate) struct Reloader {
     pub(crate) api: Arc<Api>,
     pub(crate) files: PolicyFiles,
     pub(crate) supervisor: Option<Supervisor>,
-    /// The files as they were seen before what is in force was read.
-    pub(crate) seen_at_start: Fingerprint,
     /// Whether the files are looked at unasked.
     pub(crate) is_watching: bool,
+    /// How they looked before they were read at the start.
+    pub(crate) seen: Fingerprint,
 }
 
 impl Reloader {
     /// Answers requests until every [`ReloadHandle`] is gone, or `stop` is.
     pub(crate) fn run(&self, requests: &ReloadRequests) {
-        // A change since the start has to be seen as one.
-        let mut in_force = self.seen_at_start.clone();
+        let mut in_force = self.seen.clone();
         let mut last_seen = in_force.clone();
         while !self.is_stopping() {
             match requests.0.recv_timeout(LOOK) {
@@ -390,7 +406,7 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
 
 /// What can be seen of files without reading them; it differs after every change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
+pub(crate) struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
 
 /// Device, inode, size, and the last change of content and of the entry, seconds and nanoseconds.
 type Seen = (u64, u64, u64, (i64, i64), (i64, i64));
@@ -425,6 +441,22 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_changes_after_the_first_read_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.yaml");
+        let text = "oidc-issuers: {a: {issuer-url: 'https://a.example', client-id: sigstore, type: email}}";
+        std::fs::write(&path, text).unwrap();
+        let files = PolicyFiles {
+            path: path.clone(),
+            is_strict: false,
+        };
+        let policy = files.load(time::OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(policy.seen, Fingerprint::of(&path));
+        std::fs::write(&path, text.replace("email", "uri")).unwrap();
+        assert_ne!(policy.seen, Fingerprint::of(&path));
+    }
 
     #[test]
     fn every_way_of_changing_files_is_seen() {

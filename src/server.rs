@@ -310,7 +310,7 @@ pub struct Server {
     runtime: Runtime,
     supervisor: Option<Supervisor>,
     files: PolicyFiles,
-    seen_at_start: Fingerprint,
+    seen: Fingerprint,
     is_watching: bool,
     reloads: Option<ReloadRequests>,
     admin: Option<(AdminSocket, ReloadHandle)>,
@@ -474,7 +474,7 @@ impl Server {
             runtime,
             supervisor: None,
             files: policy_files(config),
-            seen_at_start: seen,
+            seen,
             is_watching: !config.no_watch,
             reloads: None,
             admin: None,
@@ -539,7 +539,7 @@ impl Server {
             runtime,
             supervisor,
             files,
-            seen_at_start,
+            seen,
             is_watching,
             reloads,
             admin,
@@ -618,9 +618,9 @@ impl Server {
                 let reloader = Reloader {
                     api: Arc::clone(&first),
                     files,
-                    seen_at_start,
                     supervisor: supervisor.clone(),
                     is_watching,
+                    seen,
                 };
                 std::thread::Builder::new()
                     .name("reload".to_owned())

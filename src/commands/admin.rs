@@ -1,18 +1,16 @@
 //! `mayfly admin`: asks a running server at its socket.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::{Failure, innermost};
-use crate::admin::report::{LogFilter, PolicyReport, Refused, ServerStatus};
+use crate::admin::report::LogFilter;
 use crate::admin::{self, ReloadRequest};
-use crate::reload::Reloaded;
 
 /// Longer than anything takes that is asked for here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The arguments of `mayfly admin`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only the server's own user and root can open its socket.
+Only the server's own user and root can open its socket. `mayfly explain --admin-socket` asks there too.
 Exit code: 0, 1 if the server refuses, 3 if its identity configuration is wrong, 4 if it cannot be reached.")]
 pub(super) struct Arguments {
     /// The server's --admin-socket
@@ -63,7 +61,7 @@ enum Command {
 enum Output {
     /// For people.
     Text,
-    /// One JSON document, as the server sent it.
+    /// One JSON document.
     Json,
 }
 
@@ -73,142 +71,116 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         output,
         command,
     } = arguments;
-    let server = Server {
+    let server = RunningServer {
         socket: admin_socket,
-        output,
+        is_text: matches!(output, Output::Text),
     };
     match command {
-        Command::Status => server.get(admin::STATUS, ServerStatus::to_string),
-        Command::Config => server.get(admin::CONFIG, PolicyReport::to_string),
+        Command::Status => server.get(admin::STATUS),
+        Command::Config => server.get(admin::CONFIG),
         Command::Reload { force } => {
-            server.ask(Method::POST, admin::RELOAD, &ReloadRequest { force }, text)
+            server.ask(Method::POST, admin::RELOAD, &ReloadRequest { force })
         }
-        Command::LogFilter { filter: None } => server.get(admin::LOG_FILTER, filter_line),
+        Command::LogFilter { filter: None } => server.get(admin::LOG_FILTER),
         Command::LogFilter {
             filter: Some(filter),
-        } => server.ask(
-            Method::PUT,
-            admin::LOG_FILTER,
-            &LogFilter { filter },
-            filter_line,
-        ),
+        } => server.ask(Method::PUT, admin::LOG_FILTER, &LogFilter { filter }),
     }
 }
 
-fn filter_line(answer: &LogFilter) -> String {
-    format!("{}\n", answer.filter)
+/// A server at its socket, and how its answers are printed.
+#[derive(Debug)]
+pub(super) struct RunningServer {
+    /// Where.
+    pub(super) socket: PathBuf,
+    /// As text; else as JSON.
+    pub(super) is_text: bool,
 }
 
-/// What a reload came to.
-fn text(reloaded: &Reloaded) -> String {
-    let Reloaded {
-        digest,
-        is_changed,
-        issuers,
-        warnings,
-    } = reloaded;
-    let warnings = warnings
-        .iter()
-        .map(|finding| format!("warning: {finding}\n"));
-    let warnings: String = warnings.collect();
-    let news = if *is_changed {
-        "in force"
-    } else {
-        "in force as before"
-    };
-    format!("{warnings}{digest} is {news}: {issuers} entries\n")
+struct Answer {
+    status: StatusCode,
+    /// What it explains a refusal with.
+    reason: Option<String>,
+    body: String,
 }
 
-/// A running server, and how its answers are printed.
-struct Server {
-    socket: PathBuf,
-    output: Output,
-}
-
-impl Server {
-    fn get<A: DeserializeOwned>(
-        &self,
-        path: &str,
-        text: impl FnOnce(&A) -> String,
-    ) -> Result<(), Failure> {
-        self.ask(Method::GET, path, &(), text)
+impl RunningServer {
+    fn get(&self, path: &str) -> Result<(), Failure> {
+        self.request(Method::GET, path, None)
     }
 
-    /// Sends a request and prints its answer. Of a request without a body, `body` is `()`.
-    fn ask<A: DeserializeOwned>(
+    /// Sends a request and prints its answer.
+    ///
+    /// # Errors
+    /// When the server is not there, or refuses, or what it explains is a refusal.
+    pub(super) fn ask(
         &self,
         method: Method,
         path: &str,
         body: &impl Serialize,
-        text: impl FnOnce(&A) -> String,
     ) -> Result<(), Failure> {
         let body = serde_json::to_vec(body).map_err(Failure::defect)?;
+        self.request(method, path, Some(body))
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Failure::defect)?;
-        let (status, answer) = runtime.block_on(self.send(method, path, body))?;
-        let malformed =
-            |error: serde_json::Error| self.unreachable(&format!("unknown answer: {error}"));
-        if !status.is_success() {
-            let refused: Refused = serde_json::from_slice(&answer).map_err(malformed)?;
-            if matches!(self.output, Output::Json) {
-                println!("{}", String::from_utf8_lossy(&answer));
-            }
-            return Err(failure(status, refused));
+        let Answer {
+            status,
+            reason,
+            body,
+        } = runtime.block_on(self.send(method, path, body))?;
+        if status.is_success() || !self.is_text {
+            println!("{}", body.trim_end());
         }
-        match self.output {
-            Output::Text => {
-                let answer = serde_json::from_slice(&answer).map_err(malformed)?;
-                print!("{}", text(&answer));
-            }
-            Output::Json => println!("{}", String::from_utf8_lossy(&answer)),
+        let refused = if self.is_text {
+            body
+        } else {
+            "refused".to_owned()
+        };
+        match (status, reason) {
+            (StatusCode::UNPROCESSABLE_ENTITY, _) => Err(Failure::configuration(refused)),
+            (status, _) if !status.is_success() => Err(Failure::operation(refused)),
+            (_, Some(reason)) => Err(Failure::operation(format!("refused: {reason}"))),
+            (_, None) => Ok(()),
         }
-        Ok(())
     }
 
     async fn send(
         &self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
-    ) -> Result<(StatusCode, Vec<u8>), Failure> {
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Failure> {
         let client = reqwest::Client::builder()
             .no_proxy()
             .unix_socket(self.socket.as_path())
             .timeout(PATIENCE)
             .build()
             .map_err(Failure::defect)?;
-        let request = client.request(method.clone(), format!("http://mayfly{path}"));
-        let request = if method == Method::GET {
-            request
-        } else {
-            request.body(body)
+        let mut request = client.request(method, format!("http://mayfly{path}"));
+        if self.is_text {
+            request = request.header(ACCEPT, admin::TEXT);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let (socket, why) = (self.socket.display(), innermost(&error));
+            Failure::dependency(format!(
+                "{socket}: {why}; is the server running, and with this --admin-socket?"
+            ))
         };
-        let unreachable = |error: reqwest::Error| self.unreachable(innermost(&error));
         let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(unreachable)?;
-        Ok((status, body.to_vec()))
+        let reason = response.headers().get(admin::REASON.as_str());
+        let reason = reason.and_then(|reason| reason.to_str().ok().map(str::to_owned));
+        Ok(Answer {
+            status: response.status(),
+            reason,
+            body: response.text().await.map_err(unreachable)?,
+        })
     }
-
-    fn unreachable(&self, what: &(impl Display + ?Sized)) -> Failure {
-        let socket = self.socket.display();
-        Failure::dependency(format!(
-            "{socket}: {what}; is the server running, and with this --admin-socket?"
-        ))
-    }
-}
-
-fn failure(status: StatusCode, refused: Refused) -> Failure {
-    let Refused { error, findings } = refused;
-    if status != StatusCode::UNPROCESSABLE_ENTITY {
-        return Failure::operation(error);
-    }
-    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    if lines.is_empty() {
-        lines.push(error);
-    }
-    lines.push("the configuration is not used; what was in force stays".to_owned());
-    Failure::configuration(lines.join("\n"))
 }

@@ -5,11 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mayfly::dev::oidc::TestClaims;
 use serde_json::{Value, json};
 
 use crate::operating::Trusting;
 use crate::support::http::{self, Answer, Connection, Request};
 use crate::support::process::{Instance, Outcome, Process, mayfly, run};
+use crate::support::server::EMAIL;
 use crate::support::{HANG, wait_for};
 
 /// A server with a socket, which is in a folder of its own.
@@ -243,6 +245,65 @@ fn other_log_lines_are_written_as_soon_as_they_are_asked_for() {
     );
     server.process.events("config.reloaded", 1);
     assert_eq!(seen(), 1);
+}
+
+#[test]
+fn a_token_is_explained_by_the_configuration_in_force_and_the_keys_at_hand() {
+    let server = Administered::start();
+    let token = server.trusting.token(&TestClaims::email(EMAIL));
+    let file = server.folder.path().join("token");
+    let explain = |arguments: &[&str]| {
+        run(mayfly(["explain", "--admin-socket"])
+            .arg(server.socket())
+            .arg("--token-file")
+            .arg(&file)
+            .args(arguments))
+    };
+    std::fs::write(&file, &token).unwrap();
+    let issued = explain(&[]);
+    assert_eq!(issued.code, 0, "{issued:?}");
+    assert!(issued.stdout.starts_with("A certificate"), "{issued:?}");
+    let answer = explain(&["--output", "json"]).stdout;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["san"]["value"], EMAIL);
+    let signature = &answer["steps"][4];
+    assert_eq!(
+        (&signature["name"], &signature["result"]),
+        (&json!("signature"), &json!("pass"))
+    );
+
+    // Another signature, and claims that nobody signed.
+    std::fs::write(&file, token[..token.len() - 4].to_owned() + "AAAA").unwrap();
+    let refused = explain(&[]);
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.stderr, "mayfly: refused: bad_token_signature\n");
+    let url = server.get("/admin/v1/config")["entries"][0]["url"].clone();
+    let ask = |body: &Value| server.send(&Request::post("/admin/v1/explain", body.to_string()));
+    let claims = json!({ "iss": url, "aud": "sigstore", "sub": "7", "email": EMAIL, "email_verified": true });
+    let answer = ask(&json!({ "claims": claims })).json();
+    assert_eq!(
+        (&answer["result"], &answer["san"]["value"]),
+        (&json!("issued"), &json!(EMAIL))
+    );
+
+    for body in [
+        json!({}),
+        json!({ "token": token, "claims": claims }),
+        json!({ "claims": [] }),
+        json!({ "tokens": token }),
+        json!({ "token": token, "at": "now" }),
+    ] {
+        assert_eq!(ask(&body).status, 400, "{body}");
+    }
+    // A token is never logged.
+    let signature = token.rsplit('.').next().unwrap();
+    assert!(
+        server
+            .process
+            .lines()
+            .iter()
+            .all(|line| !line.contains(signature))
+    );
 }
 
 #[test]

@@ -73,6 +73,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ctlog",
             "identity",
             "logging",
+            "policy",
             "readiness",
             "reload",
             "x509",
