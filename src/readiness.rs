@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
+use time::OffsetDateTime;
 
 use crate::ca::CertificateAuthority;
 use crate::ctlog::CtLog;
@@ -25,7 +26,7 @@ const ISSUER: &str = "issuer:";
 const ROUNDS_BETWEEN_FETCHES: u32 = 30;
 
 /// What the checks came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Certificates can be issued.
@@ -110,6 +111,8 @@ pub struct PolicyInForce {
     pub issuers: Vec<Arc<Issuer>>,
     /// The start of the SHA-256 of its files, hex.
     pub digest: String,
+    /// When it was put in force.
+    pub since: OffsetDateTime,
     /// Why another version on the disk does not count, if there is one.
     pub refused: Option<String>,
 }
@@ -117,10 +120,11 @@ pub struct PolicyInForce {
 impl PolicyInForce {
     /// A version that is as it is on the disk.
     #[must_use]
-    pub fn new(issuers: &Issuers, digest: String) -> Self {
+    pub fn new(issuers: &Issuers, digest: String, since: OffsetDateTime) -> Self {
         Self {
             issuers: issuers.all().into_iter().map(Arc::clone).collect(),
             digest,
+            since,
             refused: None,
         }
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::api::Api;
@@ -47,7 +47,7 @@ pub enum PolicyError {
     #[error(transparent)]
     Unreadable(#[from] source::SourceError),
     /// It does not hold up; every finding.
-    #[error("{} of the configuration; the first: {}", findings.len(), findings.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{}", first_of(findings))]
     Refused {
         /// What was found.
         findings: Vec<Finding>,
@@ -84,6 +84,15 @@ impl PolicyError {
             Self::Refused { findings } => findings,
             Self::Unreadable(_) | Self::Shrinks { .. } | Self::Stopping => &[],
         }
+    }
+}
+
+/// The first finding, and how many there are besides.
+fn first_of(findings: &[Finding]) -> String {
+    match findings {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, others @ ..] => format!("{first}; and {} more", others.len()),
     }
 }
 
@@ -130,7 +139,7 @@ fn digest(sources: &[Source], issuers: &Issuers) -> String {
 }
 
 /// What a reload came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Reloaded {
     /// The start of the SHA-256 of what is in force now, hex.
     pub digest: String,
@@ -326,7 +335,7 @@ impl Reloader {
             ..
         } = &*self.api;
         let before = readiness.policy();
-        let after = PolicyInForce::new(&issuers, digest.clone());
+        let after = PolicyInForce::new(&issuers, digest.clone(), ca.clock.now());
         let count = after.issuers.len();
         documents.set_issuers(&issuers.configuration());
         ca.tokens.replace(Arc::new(issuers), ca.clock.now());

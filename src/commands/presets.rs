@@ -38,7 +38,8 @@ pub(super) fn run(command: Option<&Command>) -> Result<(), Failure> {
                     "there is no preset {name:?}; `mayfly presets list` shows all"
                 ))
             })?;
-            print(preset.text)
+            // The first line tells editors where the schema lies, beside that file.
+            print(preset.text.split_once('\n').map_or("", |(_, text)| text))
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use mayfly::config::Settings;
 use mayfly::identity::config::Code;
+use mayfly::identity::config::preset::PRESETS;
 use mayfly::identity::{Finding, Issuers};
 use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure, ReloadResult};
 use mayfly::reason::Reason;
@@ -216,6 +217,118 @@ fn the_example_of_the_server_names_every_setting() {
                 .any(|line| line.starts_with(&format!("{comment}{name}:")))
         });
         assert!(stands, "config/mayfly.example.yaml lacks {name}");
+    }
+}
+
+/// What a configuration file says, as JSON.
+fn as_json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap();
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn examples_have_the_form_that_their_schema_tells() {
+    for (schema, files) in [
+        ("server", vec!["config/mayfly.example.yaml".to_owned()]),
+        (
+            "identity",
+            std::iter::once("config/identity.example.yaml".to_owned())
+                .chain(["config/identity.public.yaml".to_owned()])
+                .chain(
+                    PRESETS
+                        .iter()
+                        .map(|preset| format!("config/presets/{}.yaml", preset.name)),
+                )
+                .collect(),
+        ),
+    ] {
+        let document: serde_json::Value =
+            serde_json::from_str(&read(&format!("config/schema/{schema}.schema.json"))).unwrap();
+        jsonschema::meta::validate(&document).unwrap();
+        let validator = jsonschema::validator_for(&document).unwrap();
+        for file in files {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
+            let instance = as_json(&path);
+            let errors: Vec<String> = validator
+                .iter_errors(&instance)
+                .map(|error| format!("{}: {error}", error.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{file}: {errors:#?}");
+            // Editors find the schema by the first line.
+            let up = "../".repeat(file.matches('/').count() - 1);
+            let line = format!("# yaml-language-server: $schema={up}schema/{schema}.schema.json\n");
+            assert!(
+                read(&file).starts_with(&line),
+                "{file} does not begin with {line}"
+            );
+        }
+    }
+}
+
+/// Files with errors may have the right form, files of the wrong form have errors.
+#[test]
+fn files_that_are_checked_without_errors_have_the_form_that_the_schema_tells() {
+    let document: serde_json::Value =
+        serde_json::from_str(&read("config/schema/identity.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&document).unwrap();
+    let mut refused = BTreeSet::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    for fixture in std::fs::read_dir(folder).unwrap() {
+        let path = fixture.unwrap().path().join("identity.yaml");
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        let Ok(instance) = serde_saphyr::from_str::<serde_json::Value>(&text) else {
+            continue;
+        };
+        if !validator.is_valid(&instance) {
+            let found = Issuers::parse("identity.yaml", &text);
+            assert!(found.is_err(), "{}", path.display());
+            let name = path.parent().unwrap().file_name().unwrap();
+            refused.insert(name.to_str().unwrap().to_owned());
+        }
+    }
+    for form in [
+        "MF101-unknown-extension",
+        "MF101-unknown-key",
+        "MF103-unknown-type",
+        "MF126-unknown-preset",
+    ] {
+        assert!(refused.contains(form), "{form} is not among {refused:?}");
+    }
+}
+
+#[test]
+fn the_schema_of_the_server_has_every_setting_and_no_other() {
+    let schema: serde_json::Value =
+        serde_json::from_str(&read("config/schema/server.schema.json")).unwrap();
+    for (pointer, text) in [
+        ("", "unknown-key: x"),
+        ("/properties/ct", "ct: { unknown-key: x }"),
+        ("/properties/trust", "trust: { unknown-key: x }"),
+        (
+            "/properties/trust/properties/external",
+            "trust: { external: { unknown-key: x } }",
+        ),
+        (
+            "/properties/trust/properties/external/properties/transparency-logs/items",
+            "trust: { external: { transparency-logs: [{ unknown-key: x }] } }",
+        ),
+        (
+            "/properties/trust/properties/external/properties/timestamp-authorities/items",
+            "trust: { external: { timestamp-authorities: [{ unknown-key: x }] } }",
+        ),
+    ] {
+        // What the reader says of an unknown key names those that it knows.
+        let error = Settings::parse("x", text, HashMap::new()).unwrap_err();
+        let error = error.to_string();
+        let (_, known) = error.split_once("expected ").unwrap();
+        let known = known.trim_start_matches("one of ");
+        let known: BTreeSet<&str> = known.split(", ").collect();
+        let properties = schema.pointer(&format!("{pointer}/properties")).unwrap();
+        let properties = properties.as_object().unwrap();
+        let properties: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(properties, known, "{pointer}");
     }
 }
 

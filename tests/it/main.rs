@@ -11,6 +11,7 @@
 )]
 
 mod abuse;
+mod admin;
 mod answers;
 
 mod architecture;

@@ -39,6 +39,11 @@ macro_rules! mapping {
             pub(super) unknown: Vec<UnknownKey>,
         }
 
+        impl $name {
+            /// Its keys, in both spellings.
+            pub(super) const KEYS: &'static [&'static str] = &[$($yaml, $json),+];
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct FieldVisitor;
@@ -66,7 +71,7 @@ macro_rules! mapping {
                                 })+
                                 _ => {
                                     members.next_value::<IgnoredAny>()?;
-                                    mapping.unknown.push(UnknownKey { key, known: &[$($yaml, $json),+] });
+                                    mapping.unknown.push(UnknownKey { key, known: $name::KEYS });
                                 }
                             }
                         }

@@ -487,3 +487,48 @@ fn files_that_are_named_lie_beside_the_configuration() {
     assert_eq!(issuers.given_key_sets().collect::<Vec<_>>(), [jwks]);
     assert!(issuers.all()[0].endpoint.has_cluster_access());
 }
+
+#[test]
+fn the_schema_has_every_key_and_no_other() {
+    use crate::identity::ci_provider::EXTENSION_TEMPLATES;
+    use crate::identity::claims::SUPPORTED_TYPES;
+    use crate::identity::config::preset::PRESETS;
+    use crate::identity::jws::Algorithm;
+
+    let schema = include_str!("../../../config/schema/identity.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+    let keys = |pointer: &str| -> HashSet<String> {
+        let properties = schema.pointer(pointer).and_then(|value| value.as_object());
+        properties.unwrap().keys().cloned().collect()
+    };
+    let set = |known: &[&str]| known.iter().map(|&key| key.to_owned()).collect();
+    let extensions: Vec<&str> = EXTENSION_TEMPLATES
+        .iter()
+        .flat_map(|(_, yaml, json)| [*yaml, *json])
+        .chain(["issuer", "Issuer", "subject", "Subject"])
+        .collect();
+    for (pointer, known) in [
+        ("/properties", RawFile::KEYS),
+        ("/$defs/issuer/properties", raw::RawIssuer::KEYS),
+        ("/$defs/metadata/properties", raw::RawMetadata::KEYS),
+        ("/$defs/extension-templates/properties", &extensions),
+    ] {
+        assert_eq!(keys(pointer), set(known), "{pointer}");
+    }
+    let values = |pointer: &str| -> Vec<&str> {
+        let values = schema.pointer(pointer).and_then(|value| value.as_array());
+        let values = values.unwrap().iter().map(|value| value.as_str().unwrap());
+        values.collect()
+    };
+    assert_eq!(
+        values("/$defs/issuer/properties/type/enum"),
+        SUPPORTED_TYPES
+    );
+    let presets: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    assert_eq!(values("/$defs/issuer/properties/preset/enum"), presets);
+    let algorithms: HashSet<&str> = values("/$defs/issuer/properties/algorithms/items/enum")
+        .into_iter()
+        .collect();
+    let known = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
+    assert_eq!(algorithms, known);
+}
