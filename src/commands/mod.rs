@@ -65,6 +65,10 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
+    /// Run golden tests: claims, and the certificate or the refusal that must come of them
+    TestConfig(test_config::Arguments),
+    /// Show what an edit of an identity configuration does to trust
+    DiffConfig(diff_config::Arguments),
     /// What is known of issuers that many trust
     Presets {
         #[command(subcommand)]
@@ -75,10 +79,6 @@ enum Command {
         #[arg(value_enum)]
         file: schema::Schema,
     },
-    /// Run golden tests: claims, and the certificate or the refusal that must come of them
-    TestConfig(test_config::Arguments),
-    /// Show what an edit of an identity configuration does to trust
-    DiffConfig(diff_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -294,10 +294,10 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
-        Command::Presets { command } => presets::run(command.as_ref()),
-        Command::Schema { file } => schema::run(file),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
+        Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
