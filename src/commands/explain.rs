@@ -14,7 +14,7 @@ use tokio::runtime::{self, Runtime};
 use zeroize::Zeroizing;
 
 use super::admin::RunningServer;
-use super::{ConfigPaths, Failure};
+use super::{ConfigPaths, Failure, print};
 use crate::admin::{self, ExplainRequest};
 use crate::ca::request::PermittedAlgorithms;
 use crate::fetch::{FetchLimits, HttpFetcher};
@@ -24,7 +24,7 @@ use crate::identity::jwks::{KeyLocation, KeySourceLimits};
 use crate::identity::jws::MAX_DEPTH;
 use crate::identity::trace::{Keys, Presented};
 use crate::metrics::Metrics;
-use crate::policy::explain::{Explanation, Question, explain};
+use crate::policy::explain::{Question, explain};
 use crate::server::Environment;
 
 /// The largest file that is read, in octets: far more than a token, a key or a key set has.
@@ -115,7 +115,13 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         permitted: &PermittedAlgorithms::default(),
     };
     let explanation = runtime.block_on(explain(&issuers, question, now));
-    print(&explanation, arguments.output)?;
+    print(&match arguments.output {
+        Output::Text => explanation.to_string(),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&explanation).map_err(Failure::defect)?;
+            json + "\n"
+        }
+    })?;
     match explanation.reason {
         None => Ok(()),
         Some(reason) => Err(Failure::operation(format!("refused: {reason}"))),
@@ -145,17 +151,6 @@ fn ask(
         is_text: matches!(arguments.output, Output::Text),
     };
     server.ask(Method::POST, admin::EXPLAIN, &request)
-}
-
-fn print(explanation: &Explanation, output: Output) -> Result<(), Failure> {
-    match output {
-        Output::Text => print!("{explanation}"),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(explanation).map_err(Failure::defect)?;
-            println!("{json}");
-        }
-    }
-    Ok(())
 }
 
 /// A source of keys as the server has, which fetches nothing by itself.

@@ -25,6 +25,7 @@ mod admin;
 mod bench;
 mod check_config;
 mod dev;
+mod diff_config;
 mod explain;
 mod healthcheck;
 mod init;
@@ -76,6 +77,8 @@ enum Command {
     },
     /// Run golden tests: claims, and the certificate or the refusal that must come of them
     TestConfig(test_config::Arguments),
+    /// Show what an edit of an identity configuration does to trust
+    DiffConfig(diff_config::Arguments),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -294,6 +297,7 @@ pub fn run() -> ExitCode {
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Schema { file } => schema::run(file),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
+        Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

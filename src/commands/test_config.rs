@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{ConfigPaths, Failure, counted};
+use super::{ConfigPaths, Failure, counted, print};
 use crate::policy::golden::{GoldenFile, GoldenResult};
 use crate::server::Environment;
 
@@ -29,8 +29,8 @@ A test has a name, claims, and what must come of them:
     preset-claims: github
     expect: { refused: no_allow_rule_matched }
 
-preset-claims: buddy, buildkite, chainguard, circleci, codefresh, dex, github, gitlab, google, kubernetes; a claim that
-is null is taken away from them. Without `at`, a test happens while its token is valid.
+preset-claims: the name of a preset, as `mayfly presets` lists them; a claim that is null is taken away from its claims.
+Without `at`, a test happens while its token is valid.
 
 Exit code: 0 if all tests pass, 1 if not or there is none, 3 if the configuration or a test cannot be read.")]
 pub(super) struct Arguments {
@@ -68,11 +68,11 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let issuers = arguments.paths.issuers(now)?;
     let mut paths = Vec::new();
     for path in &arguments.tests {
-        find_tests(path, 0, &mut paths)?;
+        find_files(path, &[".test.yaml"], &mut paths)?;
     }
     let files: Vec<GoldenFile> = paths
         .iter()
-        .map(|path| read(path))
+        .map(|path| read_tests(path))
         .collect::<Result<_, _>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -82,14 +82,11 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         file,
     });
     let ran: Vec<Ran> = ran.collect();
-    print!(
-        "{}",
-        match arguments.format {
-            Format::Text => text(&ran),
-            Format::Tap => tap(&ran),
-            Format::Junit => junit(&ran),
-        }
-    );
+    print(&match arguments.format {
+        Format::Text => text(&ran),
+        Format::Tap => tap(&ran),
+        Format::Junit => junit(&ran),
+    })?;
     let results = || ran.iter().flat_map(|ran| &ran.results);
     let total = results().count();
     let failed = results()
@@ -116,35 +113,59 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     }
 }
 
-/// Finds files of tests below a folder, in the order of their names.
-fn find_tests(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::configuration(format!("{}: {error}", path.display()));
-    if !fs::metadata(path).map_err(failed)?.is_dir() {
-        let is_named = depth == 0 || path.to_string_lossy().ends_with(".test.yaml");
-        if is_named {
-            found.push(path.to_owned());
-        }
+/// Finds files with one of these endings below a folder, in the order of their names. A path that is a file itself counts
+/// whatever its name is.
+pub(super) fn find_files(
+    path: &Path,
+    endings: &[&str],
+    found: &mut Vec<PathBuf>,
+) -> Result<(), Failure> {
+    if describe(path)?.is_file() {
+        found.push(path.to_owned());
         return Ok(());
     }
-    if depth > MAX_DEPTH {
-        return Ok(());
-    }
-    let mut inside: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(path).map_err(failed)? {
+    find_below(path, endings, MAX_DEPTH, found)
+}
+
+fn find_below(
+    folder: &Path,
+    endings: &[&str],
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+) -> Result<(), Failure> {
+    let failed = |error| unreadable(folder, &error);
+    let mut inside = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
         inside.push(entry.map_err(failed)?.path());
     }
     inside.sort();
-    inside
-        .iter()
-        .try_for_each(|path| find_tests(path, depth + 1, found))
+    for path in inside {
+        if describe(&path)?.is_dir() {
+            if depth > 0 {
+                find_below(&path, endings, depth - 1, found)?;
+            }
+        } else if endings
+            .iter()
+            .any(|ending| path.to_string_lossy().ends_with(ending))
+        {
+            found.push(path);
+        }
+    }
+    Ok(())
 }
 
-fn read(path: &Path) -> Result<GoldenFile, Failure> {
-    let name = path.display().to_string();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::configuration(format!("{name}: {error}")))?;
-    GoldenFile::parse(&name, &text).map_err(Failure::configuration)
+fn describe(path: &Path) -> Result<fs::Metadata, Failure> {
+    fs::metadata(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::configuration(format!("{}: {error}", path.display()))
+}
+
+/// Reads a file of tests.
+pub(super) fn read_tests(path: &Path) -> Result<GoldenFile, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    GoldenFile::parse(&path.display().to_string(), &text).map_err(Failure::configuration)
 }
 
 /// Writes a file anew, if one of its tests failed.

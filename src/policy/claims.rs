@@ -1,30 +1,27 @@
-//! The claims that real tokens of a kind carry, for tests of a configuration: data, in `config/presets/claims`.
+//! The claims that real tokens of a kind carry, for tests of a configuration: those of the first test of a preset.
 
-use crate::identity::json::{InvalidJson, Object, parse_object};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
-macro_rules! kinds {
-    ($($name:literal)+) => {
-        &[$(($name, include_str!(concat!("../../config/presets/claims/", $name, ".json")))),+]
-    };
+use crate::identity::config::preset::{PRESETS, Preset};
+use crate::identity::json::Object;
+
+/// A test of a preset, as far as it matters here.
+#[derive(Deserialize)]
+struct Test {
+    claims: Map<String, Value>,
 }
-
-/// Every kind, by the name of its preset.
-const KINDS: &[(&str, &str)] = kinds! {
-    "buddy" "buildkite" "chainguard" "circleci" "codefresh" "dex" "github" "gitlab" "google" "kubernetes"
-};
 
 /// The names of the kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name)
+    PRESETS.iter().map(|preset| preset.name)
 }
 
-/// The claims of a token of this kind, without times.
-///
-/// # Errors
-/// When the data is not an object, which a test rules out.
-pub fn of_kind(name: &str) -> Option<Result<Object, InvalidJson>> {
-    let (_, text) = KINDS.iter().find(|(known, _)| *known == name)?;
-    Some(parse_object(text.as_bytes(), 64))
+/// The claims of a token of this kind, without times; nothing if there is no such kind.
+#[must_use]
+pub fn of_kind(name: &str) -> Option<Object> {
+    let tests: Vec<Test> = serde_saphyr::from_str(Preset::named(name)?.tests).ok()?;
+    tests.into_iter().next().map(|test| test.claims)
 }
 
 #[cfg(test)]
@@ -34,7 +31,7 @@ mod tests {
     #[test]
     fn every_kind_has_an_issuer_an_audience_and_a_subject() {
         for name in names() {
-            let claims = of_kind(name).unwrap().unwrap();
+            let claims = of_kind(name).unwrap();
             for claim in ["iss", "aud", "sub"] {
                 assert!(claims.contains_key(claim), "{name}: {claim}");
             }

@@ -13,11 +13,11 @@
 mod abuse;
 mod admin;
 mod answers;
-
 mod architecture;
 mod check_config;
 mod corpora;
 mod description;
+mod diff_config;
 mod documents;
 mod entries;
 mod explain;
