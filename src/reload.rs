@@ -44,7 +44,7 @@ pub struct LoadedPolicy {
 }
 
 /// Why a configuration is not put in force.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PolicyError {
     /// A file cannot be read.
     #[error(transparent)]
@@ -269,24 +269,11 @@ impl Reloader {
         let mut waiting = vec![first];
         waiting.extend(requests.0.try_iter());
         let is_forced = waiting.iter().any(|request| request.is_forced);
-        let mut answers = waiting.into_iter().filter_map(|request| request.answer);
-        let Some(first) = answers.next() else {
-            // The outcome is in log, metrics and readiness.
-            let _ = self.reload(is_forced);
-            return;
-        };
         let outcome = self.reload(is_forced);
-        for answer in answers {
-            let copy = match &outcome {
-                Ok(reloaded) => Ok(reloaded.clone()),
-                Err(error) => Err(PolicyError::Refused {
-                    findings: error.findings().to_vec(),
-                }),
-            };
-            // Who left has no use for it.
-            let _ = answer.send(copy);
+        for answer in waiting.into_iter().filter_map(|request| request.answer) {
+            // Who left has no use for it, and the outcome is in log, metrics and readiness.
+            let _ = answer.send(outcome.clone());
         }
-        let _ = first.send(outcome);
     }
 
     /// Reads the files and puts them in force, and tells of it.

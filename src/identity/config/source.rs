@@ -49,7 +49,7 @@ impl Source {
 }
 
 /// Files that cannot be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct SourceError {
     path: PathBuf,
