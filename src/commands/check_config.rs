@@ -7,8 +7,10 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{ConfigPaths, Failure, counted, print};
-use crate::identity::config::{Code, Finding, Severity, source};
+use crate::fetch::{FetchLimits, HttpFetcher};
+use crate::identity::config::{Code, Finding, Severity, online, source};
 use crate::identity::{Issuers, Source};
+use crate::metrics::Metrics;
 use crate::server::Environment;
 
 /// The arguments of `mayfly check-config`.
@@ -16,6 +18,9 @@ use crate::server::Environment;
 pub(super) struct Arguments {
     #[command(flatten)]
     paths: ConfigPaths,
+    /// Ask each issuer for its keys too, as the server does
+    #[arg(long)]
+    online: bool,
     /// Warnings fail the check too
     #[arg(long)]
     strict: bool,
@@ -52,7 +57,12 @@ fn code(text: &str) -> Result<Code, String> {
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
     let path = arguments.paths.identity_config()?;
     let sources = source::read(&path).map_err(Failure::configuration)?;
-    let (issuers, findings) = match Issuers::load(&sources, Some(environment.clock.now())) {
+    let checked = if arguments.online {
+        load_online(&sources, environment)?
+    } else {
+        Issuers::load(&sources, Some(environment.clock.now()))
+    };
+    let (issuers, findings) = match checked {
         Ok((issuers, warnings)) => (Some(issuers), warnings),
         Err(findings) => (None, findings),
     };
@@ -82,6 +92,27 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         print(&format!("{summary}, {}\n", counted(entries, "issuer")))?;
     }
     Ok(())
+}
+
+/// Reads the sources, and asks the issuers by the fetcher of the server, with its limits.
+fn load_online(
+    sources: &[Source],
+    environment: &Environment,
+) -> Result<Result<(Issuers, Vec<Finding>), Vec<Finding>>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::defect)?;
+    let fetcher = HttpFetcher::new(
+        runtime.handle().clone(),
+        FetchLimits::default(),
+        Arc::clone(&environment.resolver),
+        environment.cluster_files.clone(),
+    );
+    // The fetches are counted for nobody.
+    let metrics = Metrics::new().map_err(Failure::defect)?;
+    let now = environment.clock.now();
+    Ok(runtime.block_on(online::load(sources, now, &fetcher, &metrics)))
 }
 
 impl Arguments {

@@ -347,15 +347,36 @@ type Flight = Shared<BoxFuture<'static, Result<Arc<KeySet>, KeysFailure>>>;
 
 /// Why there are no keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct KeysFailure {
+pub struct KeysFailure {
     is_transient: bool,
-    why: String,
+    /// What it is about.
+    pub fault: KeysFault,
+    /// What is wrong, fit for clients.
+    pub why: String,
+}
+
+/// What keeps an issuer's keys from being used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeysFault {
+    /// The discovery document does not come, or is no such document.
+    Discovery,
+    /// The discovery document is that of another issuer.
+    OtherIssuer,
+    /// The discovery document names no address of a key set that may be asked.
+    Location,
+    /// The key set does not come, or is none.
+    KeySet,
+    /// We are sent elsewhere.
+    Redirect,
+    /// The TLS handshake fails.
+    Tls,
 }
 
 impl KeysFailure {
-    const fn wrong(why: String) -> Self {
+    const fn wrong(fault: KeysFault, why: String) -> Self {
         Self {
             is_transient: false,
+            fault,
             why,
         }
     }
@@ -363,13 +384,28 @@ impl KeysFailure {
     const fn unavailable(why: String) -> Self {
         Self {
             is_transient: true,
+            fault: KeysFault::Discovery,
             why,
         }
     }
 
-    fn fetching(document: &str, error: &FetchError) -> Self {
+    fn fetching(document: &str, fault: KeysFault, error: &FetchError) -> Self {
         Self {
             is_transient: error.is_transient(),
+            fault: match error {
+                FetchError::Redirect => KeysFault::Redirect,
+                FetchError::Tls => KeysFault::Tls,
+                FetchError::Timeout
+                | FetchError::Dns
+                | FetchError::ForbiddenAddress
+                | FetchError::Connect
+                | FetchError::Status(_)
+                | FetchError::TooLarge
+                | FetchError::Compressed
+                | FetchError::ForbiddenUrl
+                | FetchError::ForeignHost
+                | FetchError::ClusterFiles => fault,
+            },
             why: format!("{document}: {error}"),
         }
     }
@@ -838,7 +874,7 @@ async fn fetch_keys(
     let mut fetch = Fetch::begin(metrics, &endpoint.id, "jwks");
     let keys = fetcher.get(endpoint.request(location.clone())).await;
     fetch.answered(&keys);
-    let keys = keys.map_err(|error| KeysFailure::fetching("key set", &error))?;
+    let keys = keys.map_err(|error| KeysFailure::fetching("key set", KeysFault::KeySet, &error))?;
     let keys = read_key_set(&keys, &endpoint.issuer)?;
     fetch.result = "ok";
     drop(fetch);
@@ -847,6 +883,31 @@ async fn fetch_keys(
         algorithms,
         location: Some(location),
         fetched,
+    })
+}
+
+/// What an issuer publishes, for those who only want to know whether it is in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublishedKeys {
+    /// How many of its keys can be used.
+    pub usable: usize,
+    /// Where the key set was fetched from, if it was.
+    pub location: Option<Url>,
+}
+
+/// Fetches the keys of an issuer that is written out as it is done for its first token, and keeps nothing.
+///
+/// # Errors
+/// When they cannot be had or read.
+pub async fn published_keys(
+    fetcher: &dyn Fetcher,
+    endpoint: &KeyEndpoint,
+    metrics: &Metrics,
+) -> Result<PublishedKeys, KeysFailure> {
+    let keys = fetch_keys(fetcher, endpoint, OffsetDateTime::UNIX_EPOCH, metrics).await?;
+    Ok(PublishedKeys {
+        usable: keys.keys.len(),
+        location: keys.location,
     })
 }
 
@@ -860,8 +921,9 @@ async fn fetch_discovery(
     let url = discovery_url(&endpoint.issuer)?;
     let discovery = fetcher.get(endpoint.request(url)).await;
     fetch.answered(&discovery);
-    let discovery =
-        discovery.map_err(|error| KeysFailure::fetching("discovery document", &error))?;
+    let discovery = discovery.map_err(|error| {
+        KeysFailure::fetching("discovery document", KeysFault::Discovery, &error)
+    })?;
     let found = read_discovery(&discovery, endpoint)?;
     fetch.result = "ok";
     Ok(found)
@@ -909,7 +971,8 @@ impl Drop for Fetch<'_> {
 fn discovery_url(issuer: &str) -> Result<Url, KeysFailure> {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let url = format!("{base}/.well-known/openid-configuration");
-    Url::parse(&url).map_err(|_| KeysFailure::wrong("the issuer is not a URL".to_owned()))
+    Url::parse(&url)
+        .map_err(|_| KeysFailure::wrong(KeysFault::Discovery, "the issuer is not a URL".to_owned()))
 }
 
 /// Reads where the keys are and what they sign with (OpenID Connect Discovery 1.0, section 3).
@@ -917,29 +980,29 @@ fn read_discovery(
     bytes: &[u8],
     endpoint: &KeyEndpoint,
 ) -> Result<(Url, Vec<Algorithm>), KeysFailure> {
-    let wrong = |why: String| KeysFailure::wrong(format!("discovery document: {why}"));
-    let document = parse_object(bytes, MAX_DEPTH).map_err(|error| wrong(error.to_string()))?;
+    let wrong =
+        |fault, why: String| KeysFailure::wrong(fault, format!("discovery document: {why}"));
+    let document = parse_object(bytes, MAX_DEPTH)
+        .map_err(|error| wrong(KeysFault::Discovery, error.to_string()))?;
     match document.get("issuer").and_then(Value::as_str) {
         Some(issuer) if issuer == endpoint.issuer => {}
         Some(issuer) => {
-            return Err(wrong(format!(
-                "it is that of issuer {}",
-                Excerpt::new(issuer)
-            )));
+            let why = format!("it is that of issuer {}", Excerpt::new(issuer));
+            return Err(wrong(KeysFault::OtherIssuer, why));
         }
         None => {
-            return Err(wrong(
-                "its member `issuer` is missing or not a string".to_owned(),
-            ));
+            let why = "its member `issuer` is missing or not a string";
+            return Err(wrong(KeysFault::Discovery, why.to_owned()));
         }
     }
     let location = document
         .get("jwks_uri")
         .and_then(Value::as_str)
         .and_then(|location| Url::parse(location).ok());
+    let location = location.ok_or("its member `jwks_uri` is missing or not a URL");
     let location = location
-        .ok_or_else(|| wrong("its member `jwks_uri` is missing or not a URL".to_owned()))?;
-    check_location(&location, endpoint).map_err(|why| wrong(why.to_owned()))?;
+        .and_then(|location| check_location(&location, endpoint).map(|()| location))
+        .map_err(|why| wrong(KeysFault::Location, why.to_owned()))?;
     Ok((location, read_algorithms(&document)))
 }
 
@@ -975,7 +1038,7 @@ fn read_algorithms(document: &Object) -> Vec<Algorithm> {
 
 /// Reads a JWK set (RFC 7517, section 5). A key that cannot be used is left out; it does not spoil the others.
 fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, KeysFailure> {
-    let wrong = |why: String| KeysFailure::wrong(format!("key set: {why}"));
+    let wrong = |why: String| KeysFailure::wrong(KeysFault::KeySet, format!("key set: {why}"));
     let document = parse_object(bytes, MAX_DEPTH).map_err(|error| wrong(error.to_string()))?;
     let Some(listed) = document.get("keys").and_then(Value::as_array) else {
         return Err(wrong(

@@ -72,11 +72,51 @@ fn every_code_is_found_where_it_stands() {
         assert_eq!(printed, expected, "{}", fixture.display());
         seen.insert(code.to_owned());
     }
+    // What only issuers can tell is tested where they are asked.
     let all: BTreeSet<String> = Code::ALL
         .iter()
         .map(|code| code.name().to_owned())
+        .filter(|code| !code.starts_with("MF13"))
         .collect();
     assert_eq!(seen, all);
+}
+
+#[test]
+fn issuers_are_asked_when_the_check_is_online() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let answer = |status: &'static str| {
+        let socket = socket.try_clone().unwrap();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            let (mut connection, _) = socket.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = connection.read(&mut request).unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            connection.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        })
+    };
+    let text = format!(
+        "oidc-issuers:\n  here:\n    issuer-url: {url}\n    client-id: x\n    type: email\n"
+    );
+    std::fs::write(folder.path().join("identity.yaml"), text).unwrap();
+    assert_eq!(check(folder.path(), &[]).0, 0);
+
+    let asked = answer("404 Not Found");
+    let (exit, printed) = check(folder.path(), &["--online"]);
+    let request = asked.join().unwrap();
+    assert!(
+        request.starts_with("GET /.well-known/openid-configuration HTTP/1.1\r\n"),
+        "{request}"
+    );
+    assert_eq!(exit, 3, "{printed}");
+    assert!(
+        printed.contains("error[MF130]: discovery document: the server answered with status 404")
+            && printed.contains("--> identity.yaml:3:17\n"),
+        "{printed}"
+    );
 }
 
 #[test]

@@ -293,6 +293,12 @@ impl Checker<'_, '_> {
             Some(id) => id.value.clone().into(),
             None => self.made_up_id(url).into(),
         };
+        let place = match &entry.raw.issuer_url {
+            Some(url) => Place::of(entry.file, url),
+            None => entry.place(),
+        };
+        self.places
+            .insert(Arc::clone(&id), (place, entry.path(None)));
         let mut endpoint = endpoint(Arc::clone(&id), roots).with_keys_at(location);
         if let Some(cluster) = cluster {
             endpoint = endpoint.with_cluster_access(cluster);

@@ -91,6 +91,13 @@ codes! {
     PlainHttp = "MF125" Warning "the issuer's keys are fetched over http",
     Preset = "MF126" Error "the preset is unknown, or is for other issuers",
     Ends = "MF127" Warning "the entry, or a certificate of it, ends soon or has ended",
+    Discovery = "MF130" Error "the issuer's discovery document cannot be had or read",
+    OtherIssuer = "MF131" Error "the discovery document is that of another issuer",
+    KeyLocation = "MF132" Error "the issuer keeps its keys where they cannot be fetched, or elsewhere",
+    KeySet = "MF133" Error "the issuer publishes no key that can be used",
+    Redirect = "MF134" Error "the issuer sends us elsewhere",
+    Tls = "MF135" Error "the issuer's TLS certificate is not accepted",
+    Slow = "MF136" Warning "the issuer's keys take long to come",
 }
 
 impl fmt::Display for Code {

@@ -5,6 +5,7 @@
 //! entry (`entry`), of what it leaves to a preset (`preset`) and of templates (`provider`), and what they report (`finding`).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -12,6 +13,7 @@ use super::issuers::{Issuer, Issuers, Pattern};
 
 mod entry;
 mod finding;
+pub mod online;
 pub mod preset;
 mod provider;
 mod raw;
@@ -35,7 +37,17 @@ pub(super) fn read(
     sources: &[Source],
     now: Option<OffsetDateTime>,
 ) -> Result<(Issuers, Vec<Finding>), Vec<Finding>> {
+    let (issuers, report, _) = check(sources, now);
+    conclude(issuers, report)
+}
+
+/// Where the entry of an issuer stands, by its id.
+type Places = HashMap<Arc<str>, (Place, String)>;
+
+/// Checks what the files alone tell.
+fn check(sources: &[Source], now: Option<OffsetDateTime>) -> (Option<Issuers>, Report<'_>, Places) {
     let mut report = Report::new(sources);
+    let mut places = Places::new();
     let issuers = parse(sources, &mut report).map(|files| {
         Checker {
             report: &mut report,
@@ -43,10 +55,19 @@ pub(super) fn read(
             presets: Presets::default(),
             ids: HashSet::new(),
             urls: HashMap::new(),
+            places: &mut places,
             now,
         }
         .check(&files)
     });
+    (issuers, report, places)
+}
+
+/// One error is enough for the issuers not to be used.
+fn conclude(
+    issuers: Option<Issuers>,
+    report: Report<'_>,
+) -> Result<(Issuers, Vec<Finding>), Vec<Finding>> {
     let findings = report.finish();
     let has_errors = findings
         .iter()
@@ -94,6 +115,7 @@ struct Checker<'a, 's> {
     ids: HashSet<String>,
     /// Every issuer with an audience of it, and where the entry stands.
     urls: HashMap<(String, String), Place>,
+    places: &'a mut Places,
     /// What is soon over is told when the time is known.
     now: Option<OffsetDateTime>,
 }
