@@ -218,6 +218,9 @@ settings! {
     /// The address of metrics and health [default: 127.0.0.1:2112]
     #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     metrics_listen: SocketAddr,
+    /// Be administered at a unix socket of this path, by the server's own user and root [default: not at all]
+    #[arg(long, env = "MAYFLY_ADMIN_SOCKET", value_name = "PATH")]
+    admin_socket: PathBuf,
     /// The URL that clients use: the one given to `mayfly init`, and no other
     #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
     public_url: PublicUrl,
@@ -425,6 +428,7 @@ impl Settings {
         let members = [
             &mut self.data_dir,
             &mut self.identity_config,
+            &mut self.admin_socket,
             &mut self.tls_cert,
             &mut self.tls_key,
             &mut self.ca_cert,
@@ -550,6 +554,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// The address of metrics and health.
     pub metrics_listen: SocketAddr,
+    /// The path of the socket of the administration, if there is to be one.
+    pub admin_socket: Option<PathBuf>,
     /// The URL that clients use.
     pub public_url: PublicUrl,
     /// Certificate and key for HTTPS.
@@ -683,6 +689,7 @@ impl ServerConfig {
             metrics_listen: settings
                 .metrics_listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 2112))),
+            admin_socket: settings.admin_socket,
             public_url,
             tls,
             ca_cert: settings.ca_cert.unwrap_or_else(|| ca.join("chain.pem")),

@@ -5,6 +5,7 @@
 //! `tlog` → `store`, once, forwards.
 
 // Layer 5: puts the parts together.
+pub mod admin;
 pub mod bench;
 pub mod commands;
 pub mod config;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -16,7 +16,10 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::{Clock, SystemClock};
 use crate::identity::excerpt::is_invisible;
@@ -27,6 +30,8 @@ use writer::LineWriter;
 
 /// Where this process's lines go; empty before [`start`].
 static WRITER: OnceLock<LineWriter> = OnceLock::new();
+/// Which lines are written; empty before [`start`].
+static FILTER: OnceLock<Filter> = OnceLock::new();
 /// How long the end of the process waits for its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -51,7 +56,7 @@ pub enum LogFormat {
 /// # Errors
 /// When `filter` does not parse, or logging was begun before.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = parse_filter(filter)?;
+    let (parsed, handle) = reload::Layer::new(parse_setting(filter)?);
     let is_terminal = std::io::stderr().is_terminal();
     let as_json = match format {
         LogFormat::Auto => !is_terminal,
@@ -59,26 +64,62 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         LogFormat::Pretty => false,
     };
     let writer = LineWriter::start(std::io::stderr()).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(WRITER.get_or_init(|| writer).clone())
         // A report of lines that cannot be written would go where they cannot be written, and panic.
         .log_internal_errors(false);
+    let filtered = tracing_subscriber::registry().with(parsed);
     let started = if as_json {
-        builder.event_format(JsonLines).try_init()
+        filtered.with(lines.event_format(JsonLines)).try_init()
     } else {
         let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
-        builder
-            .with_ansi(colours)
-            .with_target(false)
-            .compact()
-            .try_init()
+        let lines = lines.with_ansi(colours).with_target(false).compact();
+        filtered.with(lines).try_init()
     };
     started.map_err(|error| error.to_string())?;
+    FILTER.get_or_init(|| Filter {
+        text: Mutex::new(filter.to_owned()),
+        handle,
+    });
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         log_panic(location.as_deref(), panic.payload());
     }));
+    Ok(())
+}
+
+/// Which lines are written, and how that is changed.
+struct Filter {
+    text: Mutex<String>,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+/// Which lines are written: what [`start`] was given, or [`set_filter`] last. `None` before the start.
+#[must_use]
+pub fn filter() -> Option<String> {
+    let text = FILTER.get()?.text.lock();
+    Some(text.unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Writes other lines from here on: those that `text` lets through, which is as for [`start`].
+///
+/// # Errors
+/// When `text` does not parse, or nothing is written at all.
+pub fn set_filter(text: &str) -> Result<(), String> {
+    let parsed = parse_filter(text)?;
+    let filter = FILTER.get().ok_or("no log lines are written")?;
+    // Held over both, so that what is told is what is in force.
+    let mut current = filter.text.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before the change: who silences the log stands in it.
+    tracing::info!(
+        event = "log_filter_changed",
+        from = *current,
+        to = text,
+        "other log lines are written from here on"
+    );
+    let reloaded = filter.handle.reload(parsed);
+    reloaded.map_err(|error| error.to_string())?;
+    text.clone_into(&mut current);
     Ok(())
 }
 
@@ -111,6 +152,10 @@ pub fn dropped_lines() -> u64 {
     WRITER.get().map_or(0, LineWriter::dropped)
 }
 
+fn parse_setting(text: &str) -> Result<EnvFilter, String> {
+    parse_filter(text).map_err(|error| format!("log-level: {error}"))
+}
+
 fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     // The library takes a bare word for a target, and a mistyped level would silence everything.
     let mistyped = text.split(',').find(|part| {
@@ -119,12 +164,12 @@ fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     });
     if let Some(word) = mistyped {
         return Err(format!(
-            "log-level: {word:?} is neither one of off, error, warn, info, debug and trace, nor target=level"
+            "{word:?} is neither one of off, error, warn, info, debug and trace, nor target=level"
         ));
     }
     // actix tells of each listener and worker it starts; our own line says what matters of that.
     EnvFilter::try_new(format!("actix_server=warn,{text}"))
-        .map_err(|error| format!("log-level: {text:?}: {error}"))
+        .map_err(|error| format!("{text:?}: {error}"))
 }
 
 /// The format of machines: `timestamp`, `severity`, `message`, `target`, then the event's own fields.
@@ -320,7 +365,7 @@ mod tests {
     /// The line that is written for the events of `body`.
     fn line_of(body: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
-        struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        struct Sink(std::sync::Arc<Mutex<Vec<u8>>>);
         impl std::io::Write for Sink {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 self.0.lock().unwrap().write(bytes)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
 
 use crate::ca::CertificateAuthority;
 use crate::ctlog::CtLog;
@@ -110,6 +111,8 @@ pub struct PolicyInForce {
     pub issuers: Vec<Arc<Issuer>>,
     /// The start of the SHA-256 of its files, hex.
     pub digest: String,
+    /// When it was put in force.
+    pub since: OffsetDateTime,
     /// Why another version on the disk does not count, if there is one.
     pub refused: Option<String>,
 }
@@ -117,10 +120,11 @@ pub struct PolicyInForce {
 impl PolicyInForce {
     /// A version that is as it is on the disk.
     #[must_use]
-    pub fn new(issuers: &Issuers, digest: String) -> Self {
+    pub fn new(issuers: &Issuers, digest: String, since: OffsetDateTime) -> Self {
         Self {
             issuers: issuers.all().into_iter().map(Arc::clone).collect(),
             digest,
+            since,
             refused: None,
         }
     }

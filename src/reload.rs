@@ -6,6 +6,7 @@
 //! changes nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct LoadedPolicy {
     pub warnings: Vec<Finding>,
     /// The start of the SHA-256 of all files, hex.
     pub digest: String,
+    /// How the files looked before they were read: what changes from there on is another version.
+    pub(crate) seen: Fingerprint,
 }
 
 /// Why a configuration is not put in force.
@@ -47,7 +50,7 @@ pub enum PolicyError {
     #[error(transparent)]
     Unreadable(#[from] source::SourceError),
     /// It does not hold up; every finding.
-    #[error("{} of the configuration; the first: {}", findings.len(), findings.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{}", first_of(findings))]
     Refused {
         /// What was found.
         findings: Vec<Finding>,
@@ -87,6 +90,15 @@ impl PolicyError {
     }
 }
 
+/// The first finding, and how many there are besides.
+fn first_of(findings: &[Finding]) -> String {
+    match findings {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, others @ ..] => format!("{first}; and {} more", others.len()),
+    }
+}
+
 /// Where the configuration is, and how strictly it is read.
 #[derive(Clone, Debug)]
 pub struct PolicyFiles {
@@ -102,6 +114,7 @@ impl PolicyFiles {
     /// # Errors
     /// When a file cannot be read, or one finding is an error.
     pub fn load(&self, now: time::OffsetDateTime) -> Result<LoadedPolicy, PolicyError> {
+        let seen = Fingerprint::of(&self.path);
         let sources = source::read(&self.path)?;
         let refused = |findings| PolicyError::Refused { findings };
         let (issuers, warnings) = Issuers::load(&sources, Some(now)).map_err(refused)?;
@@ -113,6 +126,7 @@ impl PolicyFiles {
             issuers,
             warnings,
             digest,
+            seen,
         })
     }
 }
@@ -142,6 +156,22 @@ pub struct Reloaded {
     pub warnings: Vec<Finding>,
 }
 
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            digest,
+            is_changed,
+            issuers,
+            warnings,
+        } = self;
+        for finding in warnings {
+            writeln!(f, "warning: {finding}")?;
+        }
+        let before = if *is_changed { "" } else { " as before" };
+        writeln!(f, "{digest} is in force{before}: {issuers} entries")
+    }
+}
+
 /// Somebody asks for a reload.
 struct Request {
     is_forced: bool,
@@ -155,8 +185,8 @@ pub struct ReloadHandle(Sender<Request>);
 /// The other end of a [`ReloadHandle`], for the server.
 pub struct ReloadRequests(Receiver<Request>);
 
-impl std::fmt::Debug for ReloadRequests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ReloadRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReloadRequests")
     }
 }
@@ -200,12 +230,14 @@ pub(crate) struct Reloader {
     pub(crate) supervisor: Option<Supervisor>,
     /// Whether the files are looked at unasked.
     pub(crate) is_watching: bool,
+    /// How they looked before they were read at the start.
+    pub(crate) seen: Fingerprint,
 }
 
 impl Reloader {
     /// Answers requests until every [`ReloadHandle`] is gone, or `stop` is.
     pub(crate) fn run(&self, requests: &ReloadRequests) {
-        let mut in_force = Fingerprint::of(&self.files.path);
+        let mut in_force = self.seen.clone();
         let mut last_seen = in_force.clone();
         while !self.is_stopping() {
             match requests.0.recv_timeout(LOOK) {
@@ -317,6 +349,7 @@ impl Reloader {
             issuers,
             warnings,
             digest,
+            seen: _,
         } = policy;
         let Api {
             ca,
@@ -326,7 +359,7 @@ impl Reloader {
             ..
         } = &*self.api;
         let before = readiness.policy();
-        let after = PolicyInForce::new(&issuers, digest.clone());
+        let after = PolicyInForce::new(&issuers, digest.clone(), ca.clock.now());
         let count = after.issuers.len();
         documents.set_issuers(&issuers.configuration());
         ca.tokens.replace(Arc::new(issuers), ca.clock.now());
@@ -373,7 +406,7 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
 
 /// What can be seen of files without reading them; it differs after every change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
+pub(crate) struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
 
 /// Device, inode, size, and the last change of content and of the entry, seconds and nanoseconds.
 type Seen = (u64, u64, u64, (i64, i64), (i64, i64));
@@ -408,6 +441,22 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn what_changes_after_the_first_read_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.yaml");
+        let text = "oidc-issuers: {a: {issuer-url: 'https://a.example', client-id: sigstore, type: email}}";
+        std::fs::write(&path, text).unwrap();
+        let files = PolicyFiles {
+            path: path.clone(),
+            is_strict: false,
+        };
+        let policy = files.load(time::OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(policy.seen, Fingerprint::of(&path));
+        std::fs::write(&path, text.replace("email", "uri")).unwrap();
+        assert_ne!(policy.seen, Fingerprint::of(&path));
+    }
 
     #[test]
     fn every_way_of_changing_files_is_seen() {

@@ -13,6 +13,8 @@ use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 
+use crate::admin::socket::{AdminSocket, AdminSocketError};
+use crate::admin::{self, Administered, Administration};
 use crate::api::ct::LogSite;
 use crate::api::fulcio::Documents;
 use crate::api::observe::observe;
@@ -37,7 +39,9 @@ use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{PolicyInForce, Readiness, Watched};
-use crate::reload::{self, LoadedPolicy, PolicyFiles, ReloadRequests, Reloader};
+use crate::reload::{
+    self, Fingerprint, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader,
+};
 use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
@@ -104,6 +108,9 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// The administration cannot be listened for.
+    #[error(transparent)]
+    Admin(#[from] AdminSocketError),
     /// An address cannot be listened on.
     #[error(
         "{setting}: cannot listen on {address}: {source}; give another address with --{setting}"
@@ -303,8 +310,10 @@ pub struct Server {
     runtime: Runtime,
     supervisor: Option<Supervisor>,
     files: PolicyFiles,
+    seen: Fingerprint,
     is_watching: bool,
     reloads: Option<ReloadRequests>,
+    admin: Option<(AdminSocket, ReloadHandle)>,
 }
 
 impl std::fmt::Debug for Server {
@@ -362,10 +371,13 @@ impl Server {
             .transpose()?;
 
         let LoadedPolicy {
-            issuers, digest, ..
+            issuers,
+            digest,
+            seen,
+            ..
         } = policy;
         let published = issuers.configuration();
-        let policy = PolicyInForce::new(&issuers, digest);
+        let policy = PolicyInForce::new(&issuers, digest, clock.now());
         let fetcher = Arc::new(HttpFetcher::new(
             runtime.handle().clone(),
             FetchLimits::default(),
@@ -462,8 +474,10 @@ impl Server {
             runtime,
             supervisor: None,
             files: policy_files(config),
+            seen,
             is_watching: !config.no_watch,
             reloads: None,
+            admin: None,
         })
     }
 
@@ -479,6 +493,15 @@ impl Server {
     pub fn reloading(self, requests: ReloadRequests) -> Self {
         Self {
             reloads: Some(requests),
+            ..self
+        }
+    }
+
+    /// Is administered at a socket while it serves.
+    #[must_use]
+    pub fn administered_at(self, socket: AdminSocket, reload: ReloadHandle) -> Self {
+        Self {
+            admin: Some((socket, reload)),
             ..self
         }
     }
@@ -516,8 +539,10 @@ impl Server {
             runtime,
             supervisor,
             files,
+            seen,
             is_watching,
             reloads,
+            admin,
             trust: _,
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
@@ -561,6 +586,15 @@ impl Server {
             })
             .map_err(failed)?;
 
+            let admin_path = admin.as_ref().map(|(socket, _)| socket.path().to_owned());
+            let admin = admin
+                .map(|(socket, reload)| {
+                    let administered = Administered::new(Arc::clone(&first), reload, files.clone());
+                    admin::serve(socket, administered, private.shutdown_grace)
+                })
+                .transpose()
+                .map_err(failed)?;
+
             let (api_address, metrics_address) = addresses;
             tracing::info!(
                 event = "started",
@@ -568,6 +602,9 @@ impl Server {
                 scheme,
                 listen = api_address.map(tracing::field::display),
                 metrics_listen = metrics_address.map(tracing::field::display),
+                admin_socket = admin_path
+                    .as_deref()
+                    .map(|path| tracing::field::display(path.display())),
                 "serving"
             );
             let mut watch = None;
@@ -583,6 +620,7 @@ impl Server {
                     files,
                     supervisor: supervisor.clone(),
                     is_watching,
+                    seen,
                 };
                 std::thread::Builder::new()
                     .name("reload".to_owned())
@@ -592,7 +630,11 @@ impl Server {
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
             background.spawn(async move { first.readiness.watch().await });
-            let handles = [public.handle.clone(), metrics.handle.clone()];
+            let handles = [
+                Some(public.handle.clone()),
+                Some(metrics.handle.clone()),
+                admin.as_ref().map(Administration::handle),
+            ];
             let stopping = async move {
                 stop.await;
                 is_stopping.store(true, Ordering::Relaxed);
@@ -600,14 +642,21 @@ impl Server {
                 if let Some(supervisor) = supervisor {
                     supervisor.stopping();
                 }
-                let [public, metrics] = handles;
-                public.stop(true).await;
-                metrics.stop(true).await;
+                for handle in handles.into_iter().flatten() {
+                    handle.stop(true).await;
+                }
             };
-            let ((), public, metrics) =
-                futures_util::future::join3(stopping, public.server, metrics.server).await;
+            let administering = async move {
+                match admin {
+                    Some(admin) => admin.run().await,
+                    None => Ok(()),
+                }
+            };
+            let ((), public, metrics, admin) =
+                futures_util::future::join4(stopping, public.server, metrics.server, administering)
+                    .await;
             drop(watch);
-            public.and(metrics).map_err(failed)
+            public.and(metrics).and(admin).map_err(failed)
         });
         if let Some(log) = log {
             // Nobody waits for an entry any more: the last checkpoint covers them all.

@@ -90,6 +90,12 @@ impl BenchIssuer {
         )
     }
 
+    /// The discovery document of the issuer at a path below the URL, which has the same keys.
+    fn discovery(&self, path: &str) -> String {
+        let url = self.url();
+        json!({ "issuer": format!("{url}{path}"), "jwks_uri": format!("{url}/jwks") }).to_string()
+    }
+
     /// The key set, with the drawn name on the one key that signs.
     fn jwks(&self) -> Value {
         let mut jwks = self.issuer.keys().jwks();
@@ -126,10 +132,11 @@ impl BenchIssuer {
             .split(|&byte| byte == b' ')
             .nth(1)
             .unwrap_or_default();
-        let (status, body) = match path {
-            b"/.well-known/openid-configuration" => ("200 OK", self.issuer.discovery_json()),
-            b"/jwks" => ("200 OK", self.jwks().to_string()),
-            _ => ("404 Not Found", String::new()),
+        let path = std::str::from_utf8(path).unwrap_or_default();
+        let (status, body) = match path.strip_suffix("/.well-known/openid-configuration") {
+            Some(below) => ("200 OK", self.discovery(below)),
+            None if path == "/jwks" => ("200 OK", self.jwks().to_string()),
+            None => ("404 Not Found", String::new()),
         };
         let length = body.len();
         let head = format!(

@@ -185,6 +185,78 @@ impl Load {
         outcome
     }
 
+    /// Sends so many requests a second, whether or not those before were answered, over so many connections. What waits for
+    /// a connection to be free counts for its latency. The time of each is that since `start`.
+    pub async fn drive_at_rate(
+        self,
+        target: &Target,
+        connections: usize,
+        per_second: u32,
+        start: Instant,
+    ) -> Paced {
+        let load = Arc::new(self);
+        let next = Arc::new(AtomicUsize::new(0));
+        let mut drivers = JoinSet::new();
+        for _ in 0..connections {
+            let address = target.address;
+            let (load, next) = (Arc::clone(&load), Arc::clone(&next));
+            let pace = Duration::from_secs(1) / per_second;
+            drivers.spawn(async move { load.drive_one_at(address, &next, start, pace).await });
+        }
+        let mut paced = Paced::default();
+        while let Some(joined) = drivers.join_next().await {
+            match joined {
+                Ok(part) => {
+                    paced.samples.extend(part.samples);
+                    paced.outcome.add(part.outcome);
+                }
+                Err(error) => paced.outcome.fail(error.to_string()),
+            }
+        }
+        let unsent = load.requests.len() - paced.samples.len() - paced.outcome.failed;
+        paced.outcome.failed += unsent;
+        paced
+    }
+
+    async fn drive_one_at(
+        &self,
+        address: SocketAddr,
+        next: &AtomicUsize,
+        start: Instant,
+        pace: Duration,
+    ) -> Paced {
+        let mut paced = Paced::default();
+        let outcome = &mut paced.outcome;
+        let mut connection = match Connection::open(address).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                outcome.first_failure = Some(format!("cannot connect: {error}"));
+                return paced;
+            }
+        };
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(request) = self.requests.get(number) else {
+                return paced;
+            };
+            let due = start + pace * u32::try_from(number).unwrap_or(u32::MAX);
+            let mut sent = due;
+            if let Some(early) = due.checked_duration_since(Instant::now()) {
+                tokio::time::sleep(early).await;
+                // A timer that rings late is not the server's fault.
+                sent = Instant::now();
+            }
+            match outcome.ask(&mut connection, request).await {
+                Ok(true) => paced.samples.push(Sample {
+                    at: due.saturating_duration_since(start),
+                    latency: sent.elapsed(),
+                }),
+                Ok(false) => {}
+                Err(()) => return paced,
+            }
+        }
+    }
+
     async fn drive_one(&self, address: SocketAddr, next: &AtomicUsize) -> Outcome {
         let mut outcome = Outcome::default();
         let mut connection = match Connection::open(address).await {
@@ -196,21 +268,10 @@ impl Load {
         };
         while let Some(request) = self.requests.get(next.fetch_add(1, Ordering::Relaxed)) {
             let start = Instant::now();
-            match connection.ask(&request.bytes).await {
-                Ok(answer) if answer.status == 200 => {
-                    outcome.latencies.push(start.elapsed());
-                    if let Some(asked) = &request.asked {
-                        outcome.kept.push((asked.clone(), answer.body.to_vec()));
-                    }
-                }
-                Ok(answer) => {
-                    let body = String::from_utf8_lossy(answer.body);
-                    outcome.fail(format!("status {}: {body}", answer.status));
-                }
-                Err(error) => {
-                    outcome.fail(format!("the connection broke: {error}"));
-                    return outcome;
-                }
+            match outcome.ask(&mut connection, request).await {
+                Ok(true) => outcome.latencies.push(start.elapsed()),
+                Ok(false) => {}
+                Err(()) => return outcome,
             }
         }
         outcome
@@ -246,6 +307,24 @@ impl Request {
     }
 }
 
+/// When a request was due, and how long it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Since the load's start.
+    pub at: Duration,
+    /// From then, or from when it was sent, to the last byte of the answer.
+    pub latency: Duration,
+}
+
+/// What came of a load at a steady rate.
+#[derive(Debug, Default)]
+pub struct Paced {
+    /// The requests that were answered with 200, in no order.
+    pub samples: Vec<Sample>,
+    /// Everything else; it has no latencies.
+    pub outcome: Outcome,
+}
+
 /// What came of a load.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -267,6 +346,28 @@ impl Outcome {
         self.failed += part.failed;
         self.first_failure = self.first_failure.take().or(part.first_failure);
         self.kept.extend(part.kept);
+    }
+
+    /// Sends a request, and keeps or counts what came of it. Says whether there was a certificate; fails when the connection
+    /// is of no use any more.
+    async fn ask(&mut self, connection: &mut Connection, request: &Request) -> Result<bool, ()> {
+        match connection.ask(&request.bytes).await {
+            Ok(answer) if answer.status == 200 => {
+                if let Some(asked) = &request.asked {
+                    self.kept.push((asked.clone(), answer.body.to_vec()));
+                }
+                Ok(true)
+            }
+            Ok(answer) => {
+                let body = String::from_utf8_lossy(answer.body);
+                self.fail(format!("status {}: {body}", answer.status));
+                Ok(false)
+            }
+            Err(error) => {
+                self.fail(format!("the connection broke: {error}"));
+                Err(())
+            }
+        }
     }
 
     fn fail(&mut self, what: String) {

@@ -9,5 +9,6 @@ pub mod issuer;
 pub mod load;
 pub mod policy;
 pub mod process;
+pub mod reload;
 pub mod report;
 pub mod server;

@@ -70,7 +70,15 @@ impl PolicyReport {
         now: OffsetDateTime,
         random: &dyn Random,
     ) -> Result<Self, PolicyBenchError> {
-        let source = [Source::new("identity.yaml", configuration(issuers, rules))];
+        let url = |number| {
+            if number == issuers {
+                ISSUER.to_owned()
+            } else {
+                format!("https://ci-{number}.example.com")
+            }
+        };
+        let text = configuration(issuers, rules, url);
+        let source = [Source::new("identity.yaml", text)];
         let octets = source.iter().map(|source| source.text.len()).sum();
         let mut checks = Vec::with_capacity(3);
         let mut read = None;
@@ -151,17 +159,18 @@ fn proven_keys(
         .collect()
 }
 
-/// Entries of build services, the last with rules of which the last lets the token through.
-fn configuration(issuers: usize, rules: usize) -> String {
+/// Entries of build services, numbered from 1, the last with rules of which the last lets the token through.
+pub(super) fn configuration(issuers: usize, rules: usize, url: impl Fn(usize) -> String) -> String {
     let mut text = "oidc-issuers:\n".to_owned();
-    let mut entry = |url: &str, more: &str| {
+    let mut entry = |number, more: &str| {
+        let url = url(number);
         text += &format!(
             "  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: ci-provider\n    \
              ci-provider: github-workflow\n{more}"
         );
     };
     for number in 1..issuers {
-        entry(&format!("https://ci-{number}.example.com"), "");
+        entry(number, "");
     }
     let rules: String = (1..=rules)
         .map(|number| {
@@ -172,7 +181,7 @@ fn configuration(issuers: usize, rules: usize) -> String {
         })
         .collect();
     entry(
-        ISSUER,
+        issuers,
         &if rules.is_empty() {
             String::new()
         } else {

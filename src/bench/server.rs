@@ -56,6 +56,7 @@ fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> ServerError {
 pub struct OwnServer {
     child: Child,
     log: PathBuf,
+    identity_file: PathBuf,
     /// Where it listens.
     pub target: Target,
     /// The time from the start of the process to the first answer.
@@ -84,8 +85,8 @@ impl OwnServer {
             let message = String::from_utf8_lossy(&made.stderr);
             return Err(ServerError::Init(message.trim_end().to_owned()));
         }
-        std::fs::write(instance.join("identity.yaml"), identity_file)
-            .map_err(failed("write the identity file"))?;
+        let identity_path = instance.join("identity.yaml");
+        std::fs::write(&identity_path, identity_file).map_err(failed("write the identity file"))?;
 
         let log = folder.join("server.log");
         let log_file = File::create(&log).map_err(failed("write the server's log"))?;
@@ -103,6 +104,7 @@ impl OwnServer {
         let mut server = Self {
             child,
             log,
+            identity_file: identity_path,
             target: Target {
                 address,
                 host: address.to_string(),
@@ -126,14 +128,30 @@ impl OwnServer {
         self.child.id()
     }
 
+    /// Gives the server another identity file and tells it to read that, as an operator would. It does so by itself.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the server is gone.
+    pub fn reload(&self, identity_file: &str) -> Result<(), ServerError> {
+        let next = self.identity_file.with_extension("next");
+        std::fs::write(&next, identity_file)
+            .and_then(|()| std::fs::rename(&next, &self.identity_file))
+            .map_err(failed("write the identity file"))?;
+        self.signal(Signal::HUP)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), ServerError> {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let id = id.ok_or_else(|| self.hangs("tell its process id"))?;
+        kill_process(id, signal).map_err(|error| failed("signal the server")(error.into()))
+    }
+
     /// Tells the server to stop, as an operator would, and waits for its end.
     ///
     /// # Errors
     /// When it does not end, or not well.
     pub async fn stop(mut self) -> Result<(), ServerError> {
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        let id = id.ok_or_else(|| self.hangs("tell its process id"))?;
-        kill_process(id, Signal::TERM).map_err(|error| failed("stop the server")(error.into()))?;
+        self.signal(Signal::TERM)?;
         let told = Instant::now();
         loop {
             match self

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use url::Url;
 
 use super::Failure;
@@ -15,6 +17,7 @@ use crate::bench::issuer::BenchIssuer;
 use crate::bench::load::{Load, Target, Trust};
 use crate::bench::policy::PolicyReport;
 use crate::bench::process::Process;
+use crate::bench::reload::{self, Plan, ReloadReport};
 use crate::bench::report::{FloorReport, Report, Run};
 use crate::bench::server::OwnServer;
 use crate::server::Environment;
@@ -31,6 +34,8 @@ pub(super) enum Command {
     Load(LoadArguments),
     /// What an identity configuration costs: to read it, and for every token
     Policy(PolicyArguments),
+    /// What it does to requests when the identity configuration is replaced
+    Reload(ReloadArguments),
     /// What a certificate costs at least: its cryptography, and one write to the disk
     Floor(FloorArguments),
 }
@@ -64,6 +69,29 @@ pub(super) struct PolicyArguments {
     /// Rules of the entry that the tokens fall under
     #[arg(long, value_name = "N", default_value = "100")]
     rules: usize,
+    /// A table or JSON
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// The arguments of `mayfly bench reload`.
+#[derive(Args, Debug)]
+pub(super) struct ReloadArguments {
+    /// Entries of the configuration
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = at_least_one)]
+    issuers: usize,
+    /// How many reloads there are, six seconds each
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    reloads: u32,
+    /// Requests a second
+    #[arg(long, value_name = "N", default_value = "500", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Connections that they come over
+    #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one)]
+    connections: usize,
+    /// Where the instance is made that is measured. Kept afterwards [default: a folder in this one, deleted at the end]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// A table or JSON
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -132,18 +160,30 @@ pub(super) fn run(command: Command, environment: &Environment) -> Result<(), Fai
             let report = PolicyReport::measure(issuers, rules, now, random);
             print(output, &report.map_err(Failure::defect)?)
         }
-        Command::Load(arguments) => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(Failure::defect)?;
-            let report = runtime.block_on(load(&arguments, environment))?;
+        Command::Reload(arguments) => {
+            let report = runtime()?.block_on(reload(&arguments, environment))?;
             print(arguments.output, &report)?;
-            match report.failed() {
-                0 => Ok(()),
-                failed => Err(Failure::operation(format!("{failed} requests failed"))),
-            }
+            without_failures(report.failed)
         }
+        Command::Load(arguments) => {
+            let report = runtime()?.block_on(load(&arguments, environment))?;
+            print(arguments.output, &report)?;
+            without_failures(report.failed())
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let builder = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    builder.map_err(Failure::defect)
+}
+
+fn without_failures(failed: usize) -> Result<(), Failure> {
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure::operation(format!("{failed} requests failed"))),
     }
 }
 
@@ -169,38 +209,96 @@ fn measure_floor(folder: &Path) -> Result<(Floor, SyncTime), Failure> {
     Ok((floor, sync))
 }
 
-async fn load(arguments: &LoadArguments, environment: &Environment) -> Result<Report, Failure> {
-    let temporary = match &arguments.data_dir {
-        Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
-                .prefix("mayfly-bench-")
-                .tempdir_in(".")
-                .map_err(|error| {
-                    Failure::operation(format!("cannot make a folder in this one: {error}"))
-                })?,
-        ),
-    };
-    let folder = match (&arguments.data_dir, &temporary) {
-        (Some(folder), _) => {
-            std::fs::create_dir_all(folder).map_err(Failure::operation)?;
-            folder.as_path()
-        }
-        (None, Some(temporary)) => temporary.path(),
-        (None, None) => Path::new("."),
-    };
+/// Where the instance is made: a folder that is kept, or one that goes with this.
+enum Workplace {
+    Given(PathBuf),
+    Temporary(TempDir),
+}
 
-    let issuer_listen = arguments
-        .issuer_listen
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let listener = TcpListener::bind(issuer_listen).await.map_err(|error| {
-        Failure::dependency(format!("cannot listen on {issuer_listen}: {error}"))
-    })?;
+impl Workplace {
+    fn new(given: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(folder) = given {
+            std::fs::create_dir_all(folder).map_err(Failure::operation)?;
+            return Ok(Self::Given(folder.to_owned()));
+        }
+        let made = tempfile::Builder::new()
+            .prefix("mayfly-bench-")
+            .tempdir_in(".");
+        made.map(Self::Temporary).map_err(|error| {
+            Failure::operation(format!("cannot make a folder in this one: {error}"))
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Given(folder) => folder,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+/// Starts the issuer of the tokens.
+async fn start_issuer(
+    listen: Option<SocketAddr>,
+    environment: &Environment,
+) -> Result<Arc<BenchIssuer>, Failure> {
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| Failure::dependency(format!("cannot listen on {listen}: {error}")))?;
     let address = listener.local_addr().map_err(Failure::defect)?;
     let issuer = BenchIssuer::new(address, &environment.clock, environment.random.as_ref())
         .map(Arc::new)
         .map_err(Failure::defect)?;
     tokio::spawn(Arc::clone(&issuer).serve(listener));
+    Ok(issuer)
+}
+
+async fn reload(
+    arguments: &ReloadArguments,
+    environment: &Environment,
+) -> Result<ReloadReport, Failure> {
+    let plan = Plan {
+        issuers: arguments.issuers,
+        reloads: arguments.reloads,
+        per_second: arguments.rate,
+    };
+    let workplace = Workplace::new(arguments.data_dir.as_deref())?;
+    let issuer = start_issuer(None, environment).await?;
+    let configuration = plan.configuration(&issuer, 0);
+    let server = OwnServer::start(workplace.path(), &configuration)
+        .await
+        .map_err(Failure::operation)?;
+    let target = &server.target;
+    let trust = target.trust("/ct/main").await.map_err(Failure::operation)?;
+    let load = Load::prepare(plan.requests(), &issuer, &target.host).map_err(Failure::defect)?;
+    reload::wait_for_keys(target)
+        .await
+        .map_err(Failure::operation)?;
+    let start = Instant::now();
+    let (paced, reloads) = tokio::join!(
+        load.drive_at_rate(target, arguments.connections, plan.per_second, start),
+        plan.reload(&server, &issuer, start),
+    );
+    let reloads = reloads.map_err(Failure::operation)?;
+    let checked = paced
+        .outcome
+        .check(&trust, &issuer, environment.clock.as_ref())
+        .map_err(|error| Failure::operation(format!("a wrong certificate: {error}")))?;
+    server.stop().await.map_err(Failure::operation)?;
+    Ok(ReloadReport::new(
+        &plan,
+        configuration.len(),
+        paced,
+        &reloads,
+        checked,
+    ))
+}
+
+async fn load(arguments: &LoadArguments, environment: &Environment) -> Result<Report, Failure> {
+    let workplace = Workplace::new(arguments.data_dir.as_deref())?;
+    let folder = workplace.path();
+    let issuer = start_issuer(arguments.issuer_listen, environment).await?;
 
     match &arguments.url {
         Some(url) => {

@@ -6,26 +6,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use reqwest::Method;
+use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::{self, Runtime};
 use zeroize::Zeroizing;
 
-use super::{ConfigPaths, Failure};
+use super::admin::RunningServer;
+use super::{ConfigPaths, Failure, print};
+use crate::admin::{self, ExplainRequest};
 use crate::ca::request::PermittedAlgorithms;
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::KeySource;
 use crate::identity::json::{Object, parse_object};
 use crate::identity::jwks::{KeyLocation, KeySourceLimits};
+use crate::identity::jws::MAX_DEPTH;
 use crate::identity::trace::{Keys, Presented};
 use crate::metrics::Metrics;
-use crate::policy::explain::{Explanation, Question, explain};
+use crate::policy::explain::{Question, explain};
 use crate::server::Environment;
 
 /// The largest file that is read, in octets: far more than a token, a key or a key set has.
 const MAX_OCTETS: u64 = 1024 * 1024;
-/// How deep claims may nest, as in tokens.
-const MAX_DEPTH: usize = 64;
 
 /// The arguments of `mayfly explain`.
 #[derive(Args, Debug)]
@@ -35,7 +38,8 @@ Exit code: 0 if a certificate would be issued, 1 if not, 3 if the configuration 
 Examples:
   mayfly explain --identity-config identity.yaml --token-file token.jwt
   mayfly explain --identity-config identity.yaml --claims claims.json --output json
-  gh-token | mayfly explain --identity-config identity.yaml --token-file - --offline")]
+  gh-token | mayfly explain --identity-config identity.yaml --token-file - --offline
+  mayfly explain --admin-socket /run/mayfly/admin.sock --claims claims.json")]
 pub(super) struct Arguments {
     #[command(flatten)]
     paths: ConfigPaths,
@@ -53,6 +57,9 @@ pub(super) struct Arguments {
     /// The public key that a certificate is wanted for, PEM
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// Ask a running server at its --admin-socket: about the configuration that it has in force, with the keys that it has
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["jwks", "offline"])]
+    admin_socket: Option<PathBuf>,
     /// How the answer is printed
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -78,10 +85,13 @@ enum Output {
 }
 
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
-    let now = environment.clock.now();
-    let issuers = arguments.paths.issuers(now)?;
     let presented = arguments.presented.read()?;
     let public_key = arguments.public_key.as_deref().map(read).transpose()?;
+    if let Some(socket) = &arguments.admin_socket {
+        return ask(socket, arguments, &presented, public_key.as_deref());
+    }
+    let now = environment.clock.now();
+    let issuers = arguments.paths.issuers(now)?;
     let given = arguments.jwks.as_deref().map(given_keys).transpose()?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -105,22 +115,42 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         permitted: &PermittedAlgorithms::default(),
     };
     let explanation = runtime.block_on(explain(&issuers, question, now));
-    print(&explanation, arguments.output)?;
+    print(&match arguments.output {
+        Output::Text => explanation.to_string(),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&explanation).map_err(Failure::defect)?;
+            json + "\n"
+        }
+    })?;
     match explanation.reason {
         None => Ok(()),
         Some(reason) => Err(Failure::operation(format!("refused: {reason}"))),
     }
 }
 
-fn print(explanation: &Explanation, output: Output) -> Result<(), Failure> {
-    match output {
-        Output::Text => print!("{explanation}"),
-        Output::Json => {
-            let json = serde_json::to_string_pretty(explanation).map_err(Failure::defect)?;
-            println!("{json}");
+/// Asks the server at a socket.
+fn ask(
+    socket: &Path,
+    arguments: &Arguments,
+    presented: &Read,
+    public_key: Option<&Vec<u8>>,
+) -> Result<(), Failure> {
+    let mut request = ExplainRequest {
+        at: arguments.at,
+        public_key: public_key.map(|pem| String::from_utf8_lossy(pem).into_owned()),
+        ..ExplainRequest::default()
+    };
+    match presented {
+        Read::Token(token) => request.token = Some(token.to_string()),
+        Read::Claims(claims) => {
+            request.claims = Some(to_raw_value(claims).map_err(Failure::defect)?);
         }
     }
-    Ok(())
+    let server = RunningServer {
+        socket: socket.to_owned(),
+        is_text: matches!(arguments.output, Output::Text),
+    };
+    server.ask(Method::POST, admin::EXPLAIN, &request)
 }
 
 /// A source of keys as the server has, which fetches nothing by itself.

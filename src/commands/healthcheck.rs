@@ -1,12 +1,11 @@
 //! `mayfly healthcheck`: for containers, whose images hold nothing else that could ask.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
+use super::{Failure, innermost};
 
 /// The arguments of `mayfly healthcheck`.
 #[derive(Args, Debug)]
@@ -47,12 +46,4 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Err(unhealthy(&response.status()))
         }
     })
-}
-
-/// Where an error began: of all that its chain says, "connection refused" is what helps.
-fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
 }

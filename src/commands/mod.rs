@@ -1,5 +1,6 @@
 //! The command line, one file a command.
 
+use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use time::OffsetDateTime;
 
+use crate::admin::socket::AdminSocketError;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
@@ -19,9 +21,11 @@ use crate::random::SystemRandomness;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
 
+mod admin;
 mod bench;
 mod check_config;
 mod dev;
+mod diff_config;
 mod explain;
 mod healthcheck;
 mod init;
@@ -29,6 +33,7 @@ mod presets;
 mod schema;
 mod self_test;
 mod serve;
+mod test_config;
 mod trust;
 
 /// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
@@ -60,6 +65,10 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
+    /// Run golden tests: claims, and the certificate or the refusal that must come of them
+    TestConfig(test_config::Arguments),
+    /// Show what an edit of an identity configuration does to trust
+    DiffConfig(diff_config::Arguments),
     /// What is known of issuers that many trust
     Presets {
         #[command(subcommand)]
@@ -73,6 +82,8 @@ enum Command {
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
+    /// Ask a running server how it is, let it read its identity configuration again, change its log lines
+    Admin(admin::Arguments),
     /// Ask a running server whether it serves
     Healthcheck(healthcheck::Arguments),
     /// Measure speed and memory
@@ -129,13 +140,16 @@ impl From<ConfigError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match &error {
-            StartError::Bind { .. } => Self::dependency(error),
+            StartError::Bind { .. } | StartError::Admin(AdminSocketError::InUse { .. }) => {
+                Self::dependency(error)
+            }
             StartError::Store {
                 source: StoreError::Locked,
                 ..
             } => Self::dependency(error),
             StartError::System(_) => Self::defect(error),
             StartError::Config(_)
+            | StartError::Admin(_)
             | StartError::Key(_)
             | StartError::Chain { .. }
             | StartError::Authority(_)
@@ -231,11 +245,28 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A number with what is counted.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Whatever mask the process was started with, nobody but its user may change the files that it makes.
 fn forbid_writing_by_others() {
     let writing = Mode::WGRP | Mode::WOTH;
     let given = umask(writing);
     umask(given | writing);
+}
+
+/// Where an error began: of all that its chain says, "connection refused" is what helps.
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 /// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
@@ -263,9 +294,12 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
         Command::Explain(arguments) => explain::run(&arguments, &environment),
+        Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
+        Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),
+        Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
     };

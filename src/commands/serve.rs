@@ -10,10 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Failure;
+use crate::admin::socket::AdminSocket;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::logging;
 use crate::reload::{self, ReloadHandle};
-use crate::server::{Environment, Server, Sockets};
+use crate::server::{Environment, Server, Sockets, StartError};
 use crate::systemd::Supervisor;
 
 /// The arguments of `mayfly serve`.
@@ -46,13 +47,17 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     }
     raise_descriptor_limit();
     let (reload, reloads) = reload::channel();
-    let stop = stop_signal(&[SignalKind::user_defined1()], Some(reload))?;
+    let stop = stop_signal(&[SignalKind::user_defined1()], Some(reload.clone()))?;
     let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
-    let server = Server::new(&config, sockets, environment, false)?;
-    server
+    let admin = (config.admin_socket.as_deref()).map(AdminSocket::bind);
+    let admin = admin.transpose().map_err(StartError::from)?;
+    let mut server = Server::new(&config, sockets, environment, false)?
         .supervised_by(Supervisor::from_environment())
-        .reloading(reloads)
-        .run(None, stop)?;
+        .reloading(reloads);
+    if let Some(socket) = admin {
+        server = server.administered_at(socket, reload);
+    }
+    server.run(None, stop)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::json::{Object, parse_object};
 /// The longest token that is looked at, in octets.
 pub const MAX_TOKEN_OCTETS: usize = 32 * 1024;
 /// How deep the JSON of a token may be nested.
-const MAX_DEPTH: usize = 64;
+pub const MAX_DEPTH: usize = 64;
 /// The longest key identifier, in octets.
 const MAX_KEY_ID_OCTETS: usize = 256;
 

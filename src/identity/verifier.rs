@@ -78,6 +78,18 @@ impl TokenVerifier {
         self.prefetch(now);
     }
 
+    /// The version of the configuration that is in force.
+    #[must_use]
+    pub fn issuers(&self) -> Arc<Issuers> {
+        self.issuers.load_full()
+    }
+
+    /// Where keys come from.
+    #[must_use]
+    pub fn keys(&self) -> &KeySource {
+        &self.keys
+    }
+
     /// How the keys of every issuer stand that was asked for.
     #[must_use]
     pub fn key_status(&self) -> Vec<KeyStatus> {

@@ -66,6 +66,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "reload",
         &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
     ),
+    (
+        "admin",
+        &[
+            "api",
+            "ctlog",
+            "identity",
+            "logging",
+            "policy",
+            "readiness",
+            "reload",
+            "x509",
+        ],
+    ),
     ("dev", &["clock"]),
     (
         "bench",
@@ -84,6 +97,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "admin",
             "reload",
             "api",
             "ca",
@@ -109,9 +123,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity", "instance",
-            "keys", "logging", "metrics", "policy", "random", "reload", "server", "systemd",
-            "tlog", "trust", "x509", "store",
+            "admin", "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity",
+            "instance", "keys", "logging", "metrics", "policy", "random", "reload", "server",
+            "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

@@ -11,12 +11,13 @@
 )]
 
 mod abuse;
+mod admin;
 mod answers;
-
 mod architecture;
 mod check_config;
 mod corpora;
 mod description;
+mod diff_config;
 mod documents;
 mod entries;
 mod explain;
@@ -26,3 +27,4 @@ mod readiness;
 mod refusals;
 mod reload;
 mod support;
+mod test_config;

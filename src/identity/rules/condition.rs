@@ -1,14 +1,14 @@
 //! What a rule says of one claim.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display as _};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Shown;
 use super::glob::Glob;
 use super::path::ClaimName;
-use super::shown;
 
 /// A claim, and what must be true of it.
 #[derive(Clone, Debug)]
@@ -75,6 +75,18 @@ impl Condition {
     /// Whether it holds, given what each claim is that the rules look at.
     pub(super) fn holds(&self, values: &[Option<&Value>]) -> bool {
         self.test.holds(values.get(self.slot).copied().flatten())
+    }
+
+    /// A condition for each of the values of a list, of which one must hold for this to hold.
+    pub(super) fn by_value(&self) -> Option<Vec<Self>> {
+        let Test::In(texts) = &self.test else {
+            return None;
+        };
+        let with = |text: &String| Self {
+            test: Test::Equals(text.clone()),
+            ..self.clone()
+        };
+        Some(texts.iter().map(with).collect())
     }
 
     /// Whether this one holds wherever `other` does, as far as that can be seen.
@@ -163,75 +175,61 @@ impl Test {
     /// Writes what must be true, or what must not.
     fn write(&self, f: &mut fmt::Formatter<'_>, is_wanted: bool) -> fmt::Result {
         let choose = |wanted, unwanted| if is_wanted { wanted } else { unwanted };
-        match self {
-            Self::Equals(text) => write!(f, "{} {}", choose("is", "is not"), shown(text)),
+        let (words, text) = match self {
+            Self::Equals(text) => (choose("is", "is not"), text.as_str()),
+            Self::Glob(glob) => (
+                choose("matches the glob", "does not match the glob"),
+                glob.as_str(),
+            ),
+            Self::Regex(regex) => (
+                choose("matches the regex", "does not match the regex"),
+                regex.written.as_str(),
+            ),
+            Self::Prefix(text) => (choose("begins with", "does not begin with"), text.as_str()),
+            Self::Contains(text) => (choose("contains", "does not contain"), text.as_str()),
             Self::In(texts) => {
-                write!(f, "{} ", choose("is one of", "is none of"))?;
-                texts_in(f, texts)
+                f.write_str(choose("is one of ", "is none of "))?;
+                return write_texts(f, texts);
             }
-            Self::Glob(glob) => write!(
-                f,
-                "{} the glob {}",
-                choose("matches", "does not match"),
-                shown(glob.as_str())
-            ),
-            Self::Regex(regex) => {
-                write!(
-                    f,
-                    "{} the regex {}",
-                    choose("matches", "does not match"),
-                    shown(&regex.written)
-                )
+            Self::Exists(exists) => {
+                let is_there = *exists == is_wanted;
+                return f.write_str(if is_there { "is there" } else { "is not there" });
             }
-            Self::Prefix(text) => write!(
-                f,
-                "{} with {}",
-                choose("begins", "does not begin"),
-                shown(text)
-            ),
-            Self::Contains(text) => write!(
-                f,
-                "{} {}",
-                choose("contains", "does not contain"),
-                shown(text)
-            ),
-            Self::Exists(exists) => f.write_str(if *exists == is_wanted {
-                "is there"
-            } else {
-                "is not there"
-            }),
             // One level only: the reader of rules sees to that.
             Self::Not(tests) => match &tests[..] {
-                [test] => test.write(f, !is_wanted),
+                [test] => return test.write(f, !is_wanted),
                 tests => {
                     f.write_str(choose("does not do all of: ", "does all of: "))?;
                     for (index, test) in tests.iter().enumerate() {
                         f.write_str(if index == 0 { "" } else { ", " })?;
                         test.write(f, true)?;
                     }
-                    Ok(())
+                    return Ok(());
                 }
             },
-        }
+        };
+        write!(f, "{words} ")?;
+        Shown(text).fmt(f)
     }
 }
 
 impl fmt::Display for Condition {
-    /// As a statement about the claim. Values of the identity file are cut where they are long.
+    /// As a statement about the claim. Values of the identity file are cut where they are long, unless `#` asks for all.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.claim)?;
         self.test.write(f, true)
     }
 }
 
-/// A few of the texts, and how many more there are.
-fn texts_in(f: &mut fmt::Formatter<'_>, texts: &[String]) -> fmt::Result {
+/// A few of the texts, and how many more there are; with `#` all of them.
+fn write_texts(f: &mut fmt::Formatter<'_>, texts: &[String]) -> fmt::Result {
     const MOST: usize = 5;
-    for (index, text) in texts.iter().take(MOST).enumerate() {
-        let separator = if index == 0 { "" } else { ", " };
-        write!(f, "{separator}{}", shown(text))?;
+    let most = if f.alternate() { usize::MAX } else { MOST };
+    for (index, text) in texts.iter().take(most).enumerate() {
+        f.write_str(if index == 0 { "" } else { ", " })?;
+        Shown(text).fmt(f)?;
     }
-    match texts.len().saturating_sub(MOST) {
+    match texts.len().saturating_sub(most) {
         0 => Ok(()),
         more => write!(f, " and {more} more"),
     }

@@ -184,9 +184,48 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// Whether these rules together cover this one, as far as that can be seen: one of them does, or for each value of a list
+    /// in it there is one that does.
+    #[must_use]
+    pub fn is_covered_by(&self, rules: &[Self]) -> bool {
+        rules.iter().any(|rule| rule.covers(self))
+            || self.by_value().is_some_and(|each| {
+                let mut each = each.iter();
+                each.all(|rule| rule.is_covered_by(rules))
+            })
+    }
+
+    /// The same as several rules: one for each value of the first list in it.
+    fn by_value(&self) -> Option<Vec<Self>> {
+        let mut conditions = self.conditions.iter().enumerate();
+        let (index, values) =
+            conditions.find_map(|(index, condition)| Some((index, condition.by_value()?)))?;
+        let with = |value: Condition| {
+            let conditions = self.conditions.iter().enumerate();
+            let conditions = conditions.map(|(other, condition)| match other == index {
+                true => value.clone(),
+                false => condition.clone(),
+            });
+            Self {
+                conditions: conditions.collect(),
+            }
+        };
+        Some(values.into_iter().map(with).collect())
+    }
+}
+
 impl fmt::Display for Rule {
+    /// The conditions as one text of bounded length; with `#` as they are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&list(&self.conditions))
+        if !f.alternate() {
+            return f.write_str(&list(&self.conditions));
+        }
+        for (index, condition) in self.conditions.iter().enumerate() {
+            f.write_str(if index == 0 { "" } else { " and " })?;
+            condition.fmt(f)?;
+        }
+        Ok(())
     }
 }
 
@@ -200,11 +239,22 @@ fn list<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> String {
     }
 }
 
-/// A value of the identity file as it is shown in a message.
-fn shown(text: &str) -> Excerpt {
-    const MAX_CHARACTERS: usize = 64;
-    match text.char_indices().nth(MAX_CHARACTERS) {
-        Some((end, _)) => Excerpt::new(&format!("{}…", text.get(..end).unwrap_or_default())),
-        None => Excerpt::new(text),
+/// A value of the identity file as it is shown in a message: at most 64 characters of it, or with `#` all.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX_CHARACTERS: usize = 64;
+        let mut rest = self.0;
+        f.write_str("\"")?;
+        while let Some((end, _)) = rest.char_indices().nth(MAX_CHARACTERS) {
+            let (piece, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            f.write_str(Excerpt::new(piece).unquoted())?;
+            if !f.alternate() {
+                return f.write_str("…\"");
+            }
+            rest = tail;
+        }
+        write!(f, "{}\"", Excerpt::new(rest).unquoted())
     }
 }

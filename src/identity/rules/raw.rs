@@ -306,7 +306,7 @@ impl Reader {
                 None
             }
             _ => {
-                let message = format!("unknown operator {}", super::shown(&operator.value));
+                let message = format!("unknown operator {}", super::Shown(&operator.value));
                 self.mistake(operator, message, OPERATORS);
                 None
             }

@@ -209,6 +209,25 @@ fn conditions_read_as_statements() {
 }
 
 #[test]
+fn long_values_are_cut_in_messages_and_not_where_all_is_asked_for() {
+    let long = "\u{e9}".repeat(200);
+    let single = rules(&format!("allow: [{{ a: {long} }}]"));
+    let rules = rules(&format!(
+        "allow: [{{ a: {{ in: [{long}, b, c, d, e, f] }} }}]"
+    ));
+    let [rule] = rules.list(RuleList::Allow) else {
+        panic!("{rules:?}");
+    };
+    assert_eq!(
+        rule.to_string(),
+        "`a` is one of \"b\", \"c\", \"d\", \"e\", \"f\" and 1 more"
+    );
+    assert!(format!("{rule:#}").ends_with(&format!("\"f\", \"{long}\"")));
+    let shown = format!("`a` is \"{}…\"", "\u{e9}".repeat(64));
+    assert_eq!(single.list(RuleList::Allow)[0].to_string(), shown);
+}
+
+#[test]
 fn every_mistake_is_found_at_its_place() {
     let long = "x".repeat(1025);
     let text = format!(
