@@ -57,15 +57,7 @@ fn code(text: &str) -> Result<Code, String> {
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
     let path = arguments.paths.identity_config()?;
     let sources = source::read(&path).map_err(Failure::configuration)?;
-    let checked = if arguments.online {
-        load_online(&sources, environment)?
-    } else {
-        Issuers::load(&sources, Some(environment.clock.now()))
-    };
-    let (issuers, findings) = match checked {
-        Ok((issuers, warnings)) => (Some(issuers), warnings),
-        Err(findings) => (None, findings),
-    };
+    let (issuers, findings) = load(&sources, arguments.online, environment)?;
     let findings = arguments.judge(findings);
     let count = |severity| {
         let of = |finding: &&Finding| finding.severity == severity;
@@ -94,25 +86,34 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     Ok(())
 }
 
-/// Reads the sources, and asks the issuers by the fetcher of the server, with its limits.
-fn load_online(
+/// Reads the sources; online it asks the issuers too, by the fetcher of the server, with its limits.
+fn load(
     sources: &[Source],
+    is_online: bool,
     environment: &Environment,
-) -> Result<Result<(Issuers, Vec<Finding>), Vec<Finding>>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::defect)?;
-    let fetcher = HttpFetcher::new(
-        runtime.handle().clone(),
-        FetchLimits::default(),
-        Arc::clone(&environment.resolver),
-        environment.cluster_files.clone(),
-    );
-    // The fetches are counted for nobody.
-    let metrics = Metrics::new().map_err(Failure::defect)?;
+) -> Result<(Option<Issuers>, Vec<Finding>), Failure> {
     let now = environment.clock.now();
-    Ok(runtime.block_on(online::load(sources, now, &fetcher, &metrics)))
+    let loaded = if is_online {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::defect)?;
+        let fetcher = HttpFetcher::new(
+            runtime.handle().clone(),
+            FetchLimits::default(),
+            Arc::clone(&environment.resolver),
+            environment.cluster_files.clone(),
+        );
+        // The fetches are counted for nobody.
+        let metrics = Metrics::new().map_err(Failure::defect)?;
+        runtime.block_on(online::load(sources, now, &fetcher, &metrics))
+    } else {
+        Issuers::load(sources, Some(now))
+    };
+    Ok(match loaded {
+        Ok((issuers, warnings)) => (Some(issuers), warnings),
+        Err(findings) => (None, findings),
+    })
 }
 
 impl Arguments {
