@@ -1,7 +1,7 @@
 //! What happens to a token, step by step, for those who write the configuration.
 //!
 //! The steps are those of [`TokenVerifier::verify`](super::TokenVerifier::verify), one after another and nothing else; but here the
-//! signature may be left out, so that what comes of it is no [`Identity`](super::Identity) that a certificate can be made for.
+//! signature may be left out, so that what comes of it is no [`super::Identity`] that a certificate can be made for.
 
 use std::sync::Arc;
 
