@@ -62,7 +62,7 @@ def check_refusals(checks):
         made = run(binary(), "init", "--data-dir", data, "--public-url", "https://a.example", "--no-password")
         same(made.returncode, 0, f"exit code of init ({made.stdout.strip()})")
         listen = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
-        refuses(3, "identity.yaml:1:1: the file configures no issuer", "serve", "--data-dir", data, *listen)
+        refuses(3, "identity.yaml:1:1: [MF123] the configuration has no issuer", "serve", "--data-dir", data, *listen)
     with checks("healthcheck: exit code 1 while nobody serves, and why"):
         refuses(1, "Connection refused", "healthcheck", "--url", f"http://127.0.0.1:{free_port()}/healthz")
 
