@@ -214,11 +214,13 @@ oidc-issuers:
   #   issuer-url: https://accounts.example.com
   #   client-id: sigstore
   #   type: email
-  # Workflows of GitHub Actions, of every organisation on it: whoever runs one can ask.
+  # Workflows of one organisation on GitHub. `mayfly presets` lists what else is known.
   # https://token.actions.githubusercontent.com:
   #   issuer-url: https://token.actions.githubusercontent.com
   #   client-id: sigstore
-  #   type: github-workflow
+  #   preset: github
+  #   allow:
+  #     - repository_owner: acme
 ";
 
 /// Makes a folder, and those above it, that only its owner can enter. One that exists stays as it is.

@@ -157,7 +157,7 @@ fn the_examples_of_the_configuration_are_read() {
             "identity.example.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
                 assert_eq!(issuers.configuration().len(), 7);
-                warns_only_of(&warnings, &[Code::OpenIssuer, Code::Superfluous]);
+                warns_only_of(&warnings, &[]);
             }
             "identity.public.yaml" => {
                 let (issuers, warnings) = Issuers::parse(name, &text).unwrap();
