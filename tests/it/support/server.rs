@@ -21,7 +21,7 @@ use mayfly::keys::memory::NewKey;
 use mayfly::keys::{InMemoryKey, file};
 use mayfly::random::Random;
 use mayfly::server::{Environment, ExtraRoutes, Parts, Server, Sockets, StartError};
-use mayfly::store::MemoryStore;
+use mayfly::store::{MemoryStore, StoreError};
 use mayfly::trust::TrustMaterial;
 use tokio::sync::oneshot;
 
@@ -208,7 +208,16 @@ impl TestServer {
         };
         change(&mut settings);
         let config = ServerConfig::new(settings).unwrap();
-        let mut parts = Parts::load(&config, &environment, true).unwrap();
+        // A process that another test starts holds the log's lock, which making it took, from its fork to its exec.
+        let mut parts = wait_for("the lock of the log", || {
+            match Parts::load(&config, &environment, true) {
+                Err(StartError::Store {
+                    source: StoreError::Locked,
+                    ..
+                }) => None,
+                loaded => Some(loaded.unwrap()),
+            }
+        });
         change_parts(&config, &environment, &mut parts);
         let key = file::load(&config.ca_key, None, false).unwrap();
         let key = Arc::new(change_key(WatchedKey::new(Arc::new(key))));
