@@ -29,6 +29,13 @@ pub fn millis(time: OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
+/// A time as text (RFC 3339); the second since 1970 for years that such a text cannot hold.
+#[must_use]
+pub fn rfc3339(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339)
+        .unwrap_or_else(|_| format!("second {}", time.unix_timestamp()))
+}
+
 /// The system's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::test_config::{find_files, read_tests};
-use super::{Failure, load, print};
+use super::{Failure, load, plain, print};
 use crate::identity::json::{Object, parse_object};
+use crate::identity::jws::MAX_DEPTH;
 use crate::policy::diff::{Change, Difference, Direction, PartDifference};
 use crate::server::Environment;
-
-/// How deep claims may nest, as in tokens.
-const MAX_DEPTH: usize = 64;
 
 /// The arguments of `mayfly diff-config`.
 #[derive(Args, Debug)]
@@ -223,14 +221,6 @@ fn markdown(difference: &Difference) -> String {
         let _ = writeln!(text, "| {direction} | {name} | {old} | {new} |");
     }
     text
-}
-
-/// A text in one line, with nothing that moves a cursor.
-fn plain(text: &str) -> String {
-    let is_hidden = crate::identity::excerpt::is_invisible;
-    text.chars()
-        .map(|character| if is_hidden(character) { ' ' } else { character })
-        .collect()
 }
 
 /// A text as code in the cell of a table, where it means nothing else.

@@ -15,9 +15,10 @@ use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::fetch::{ClusterFiles, SystemResolver};
 use crate::identity::Issuers;
-use crate::identity::config::source;
+use crate::identity::excerpt::is_invisible;
 use crate::logging;
 use crate::random::SystemRandomness;
+use crate::reload::PolicyFiles;
 use crate::server::{Environment, StartError};
 use crate::store::StoreError;
 
@@ -199,12 +200,24 @@ impl ConfigPaths {
         if let Some(path) = &self.identity_config {
             return Ok(path.clone());
         }
-        let settings = Settings {
+        Ok(self.server_config(self.settings())?.identity_config)
+    }
+
+    /// What of the server's settings is said here.
+    fn settings(&self) -> Settings {
+        Settings {
             data_dir: self.data_dir.clone(),
+            identity_config: self.identity_config.clone(),
             ..Settings::default()
-        };
-        let settings = settings.with_file(self.config.as_deref())?;
-        Ok(ServerConfig::new(settings)?.identity_config)
+        }
+    }
+
+    /// The server's configuration, with these settings over its file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a setting does not hold up.
+    fn server_config(&self, settings: Settings) -> Result<ServerConfig, ConfigError> {
+        ServerConfig::new(settings.with_file(self.config.as_deref())?)
     }
 
     /// The issuers of the identity configuration.
@@ -218,13 +231,13 @@ impl ConfigPaths {
 
 /// Reads an identity configuration.
 fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
-    let sources = source::read(path).map_err(Failure::configuration)?;
-    match Issuers::load(&sources, Some(now)) {
-        Ok((issuers, _)) => Ok(issuers),
-        Err(findings) => {
-            let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            Err(Failure::configuration(lines.join("\n")))
-        }
+    let files = PolicyFiles {
+        path: path.to_owned(),
+        is_strict: false,
+    };
+    match files.load(now) {
+        Ok(policy) => Ok(policy.issuers),
+        Err(error) => Err(Failure::configuration(error.lines().join("\n"))),
     }
 }
 
@@ -243,6 +256,18 @@ fn print(text: &str) -> Result<(), Failure> {
         ))),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// A text in one line, with nothing that moves a cursor.
+fn plain(text: &str) -> String {
+    let shown = |character| {
+        if is_invisible(character) {
+            ' '
+        } else {
+            character
+        }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// A number with what is counted.

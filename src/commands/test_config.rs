@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{ConfigPaths, Failure, counted, print};
+use super::{ConfigPaths, Failure, counted, plain, print};
 use crate::policy::golden::{GoldenFile, GoldenResult};
 use crate::server::Environment;
 
@@ -270,19 +270,6 @@ fn junit(ran: &[Ran]) -> String {
     }
     text.push_str("</testsuites>\n");
     text
-}
-
-/// A name in one line.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect()
 }
 
 /// A text as the value of an attribute.

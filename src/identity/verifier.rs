@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::error::{RefusedToken, TokenError};
@@ -14,6 +13,7 @@ use super::json::Object;
 use super::jwks::{KeySource, KeyStatus};
 use super::jws::{Algorithm, UnverifiedToken, names};
 use super::{Identity, Issuer, Issuers, TokenLimits, claims};
+use crate::clock::rfc3339;
 
 /// How far the issuer's clock may be ahead of ours, for `nbf`, unless the entry says how far. For `exp` there is no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::minutes(5);
@@ -353,12 +353,6 @@ fn invalid(claim: &str, why: &'static str) -> TokenError {
         claim: claim.to_owned(),
         why,
     }
-}
-
-fn rfc3339(instant: OffsetDateTime) -> String {
-    instant
-        .format(&Rfc3339)
-        .unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }
 
 /// Checks that `aud`, a string or a list of strings, holds an audience of one entry (RFC 7519, section 4.1.3).

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
-use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::explain::{Explanation, Question, explain};
 use crate::ca::request::PermittedAlgorithms;
+use crate::clock::rfc3339;
 use crate::identity::ci_provider::{CiProvider, Purpose};
 use crate::identity::claims::IdentityRule;
 use crate::identity::json::Object;
@@ -597,11 +597,6 @@ fn compare_maps(
         })
     });
     changed.collect()
-}
-
-fn rfc3339(instant: OffsetDateTime) -> String {
-    let formatted = instant.format(&Rfc3339);
-    formatted.unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::api::ErrorDetail;
@@ -11,6 +10,7 @@ use crate::ca::IssueError;
 use crate::ca::extensions::{self, Content, EncodingError};
 use crate::ca::profile::ProfileError;
 use crate::ca::request::{PermittedAlgorithms, ProofError};
+use crate::clock::rfc3339;
 use crate::identity::ci_provider::Purpose;
 use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::MatchedIssuer;
@@ -505,9 +505,4 @@ fn named(identity: &Identity, origins: &Origins) -> Vec<ExplainedExtension> {
         }
     });
     explained.collect()
-}
-
-fn rfc3339(instant: OffsetDateTime) -> String {
-    let formatted = instant.format(&Rfc3339);
-    formatted.unwrap_or_else(|_| format!("second {}", instant.unix_timestamp()))
 }

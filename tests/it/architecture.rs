@@ -57,7 +57,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
-    ("policy", &["api", "ca", "identity", "reason", "x509"]),
+    (
+        "policy",
+        &["api", "ca", "clock", "identity", "reason", "x509"],
+    ),
     // Layer 5: puts the parts together.
     ("listener", &["limits", "metrics"]),
     ("logging", &["clock", "identity"]),
