@@ -21,8 +21,8 @@ use http::HttpMetrics;
 pub use http::InFlight;
 use parts::PartMetrics;
 pub use parts::{
-    CtLogMetrics, LogMetrics, ReloadResult, SigningMetrics, StoreMetrics, StoreOperation,
-    SubmissionResult, Written,
+    CtLogMetrics, LogMetrics, SigningMetrics, StoreMetrics, StoreOperation, SubmissionResult,
+    Written,
 };
 
 /// Buckets of the inherited latency histogram, in seconds.
@@ -55,6 +55,8 @@ const MAX_ISSUERS: usize = 200;
 /// The label of issuers beyond that number.
 const OTHER_ISSUER: &str = "other";
 
+/// The configuration that reloads are of, as a label.
+const IDENTITY: &str = "identity";
 /// The 17 gRPC codes, in the order of their numbers.
 const GRPC_CODES: [&str; 17] = [
     "OK",
@@ -666,29 +668,39 @@ impl Metrics {
 
     /// The identity configuration is in force since the start; `now` in seconds since 1970.
     pub fn loaded(&self, now: i64) {
-        let kind = "identity";
-        for result in ReloadResult::ALL {
+        for result in ["ok", "refused"] {
             self.config_reloads
-                .with_label_values(&[kind, result.label()])
+                .with_label_values(&[IDENTITY, result])
                 .inc_by(0);
         }
-        self.config_last_reload_ok.with_label_values(&[kind]).set(1);
-        self.config_last_reload.with_label_values(&[kind]).set(now);
+        self.config_last_reload_ok
+            .with_label_values(&[IDENTITY])
+            .set(1);
+        self.config_last_reload
+            .with_label_values(&[IDENTITY])
+            .set(now);
     }
 
-    /// Counts a reload of the identity configuration; `now` in seconds since 1970.
-    pub fn reloaded(&self, result: ReloadResult, now: i64) {
-        let kind = "identity";
+    /// Another identity configuration is in force; `now` in seconds since 1970.
+    pub fn reloaded(&self, now: i64) {
+        self.count_reload("ok", 1);
+        self.config_last_reload
+            .with_label_values(&[IDENTITY])
+            .set(now);
+    }
+
+    /// Another identity configuration does not hold up; the one before stays in force.
+    pub fn reload_refused(&self) {
+        self.count_reload("refused", 0);
+    }
+
+    fn count_reload(&self, result: &str, is_ok: i64) {
         self.config_reloads
-            .with_label_values(&[kind, result.label()])
+            .with_label_values(&[IDENTITY, result])
             .inc();
-        let is_ok = result == ReloadResult::Ok;
         self.config_last_reload_ok
-            .with_label_values(&[kind])
-            .set(i64::from(is_ok));
-        if is_ok {
-            self.config_last_reload.with_label_values(&[kind]).set(now);
-        }
+            .with_label_values(&[IDENTITY])
+            .set(is_ok);
     }
 
     /// Drops the series of an issuer that is no longer configured, and makes room for another one's.

@@ -5,7 +5,7 @@
 //! system) alike. What is read is checked as at the start, and then put in force at once; what does not hold up is told, and
 //! changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::api::Api;
 use crate::identity::config::{Severity, source};
 use crate::identity::{Finding, Issuers, Source};
-use crate::metrics::{Metrics, ReloadResult};
+use crate::metrics::Metrics;
 use crate::readiness::PolicyInForce;
 use crate::systemd::Supervisor;
 use crate::tlog::tree::sha256;
@@ -235,7 +235,7 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// Answers requests until every [`ReloadHandle`] is gone, or `stop` is.
+    /// Answers requests until every [`ReloadHandle`] is gone, or the server stops.
     pub(crate) fn run(&self, requests: &ReloadRequests) {
         let mut in_force = self.seen.clone();
         let mut last_seen = in_force.clone();
@@ -285,7 +285,7 @@ impl Reloader {
         let metrics = &self.api.metrics;
         match &outcome {
             Ok(reloaded) => {
-                metrics.reloaded(ReloadResult::Ok, self.api.ca.clock.now().unix_timestamp());
+                metrics.reloaded(self.api.ca.clock.now().unix_timestamp());
                 log_warnings(&reloaded.warnings);
                 tracing::info!(
                     event = "config.reloaded",
@@ -296,7 +296,7 @@ impl Reloader {
                 );
             }
             Err(error) => {
-                metrics.reloaded(ReloadResult::Refused, 0);
+                metrics.reload_refused();
                 for line in error.lines() {
                     tracing::error!(
                         event = "config.rejected",
@@ -383,9 +383,10 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
     );
     metrics.insecure_settings(count(|issuer| issuer.rule.skips_email_verification()));
     if let Some(before) = before {
-        let is_gone = |id: &str| policy.issuers.iter().all(|issuer| &*issuer.id != id);
-        let gone = before.issuers.iter().filter(|issuer| is_gone(&issuer.id));
-        gone.for_each(|issuer| metrics.forget_issuer(&issuer.id));
+        let stay: HashSet<&str> = policy.issuers.iter().map(|issuer| &*issuer.id).collect();
+        let ids = before.issuers.iter().map(|issuer| &*issuer.id);
+        ids.filter(|id| !stay.contains(id))
+            .for_each(|id| metrics.forget_issuer(id));
     }
     let before = before.map(|before| before.digest.as_str());
     metrics.configuration("identity", &policy.digest, before);

@@ -237,7 +237,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::dev::oidc::{TestAlgorithm, TestClaims};
+    use crate::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer};
     use crate::identity::config::preset::PRESETS;
     use crate::identity::testing::Bench;
     use crate::identity::{BuildFacts, Issuers};
@@ -476,6 +476,22 @@ mod tests {
             .collect()
     }
 
+    /// What comes of a token with these claims.
+    async fn identity_of(
+        bench: &Bench,
+        issuer: &TestIssuer,
+        claims: &serde_json::Map<String, serde_json::Value>,
+    ) -> Identity {
+        let claims = claims
+            .iter()
+            .fold(TestClaims::subject("replaced"), |claims, (name, value)| {
+                claims.with(name, value.clone())
+            });
+        let token = issuer.token(&claims, TestAlgorithm::Rs256).unwrap();
+        let identity = bench.verify(&token).await;
+        identity.unwrap_or_else(|error| panic!("{}: {error}", issuer.url()))
+    }
+
     /// Makes identities of the tokens of vectors under an identity file, and compares. Every issuer must have a token.
     async fn compare_with_fulcio(file: &str, vectors: &str) {
         let vectors: Vec<Vector> = serde_json::from_str(vectors).unwrap();
@@ -485,15 +501,7 @@ mod tests {
         for vector in vectors {
             let issuer = bench.at(vector.claims["iss"].as_str().unwrap());
             bench.network.serve(&issuer);
-            let claims = vector
-                .claims
-                .iter()
-                .fold(TestClaims::subject("replaced"), |claims, (name, value)| {
-                    claims.with(name, value.clone())
-                });
-            let token = issuer.token(&claims, TestAlgorithm::Rs256).unwrap();
-            let identity = bench.verify(&token).await;
-            let identity = identity.unwrap_or_else(|error| panic!("{}: {error}", issuer.url()));
+            let identity = identity_of(&bench, &issuer, &vector.claims).await;
             assert_eq!(identity.challenge, vector.challenge, "{}", issuer.url());
             assert_eq!(
                 subject_alternative_name(&identity.san).unwrap(),
@@ -578,15 +586,7 @@ mod tests {
                 let bench = Bench::with_issuers(&file);
                 let issuer = bench.at(url);
                 bench.network.serve(&issuer);
-                let claims = test
-                    .claims
-                    .iter()
-                    .fold(TestClaims::subject("replaced"), |claims, (name, value)| {
-                        claims.with(name, value.clone())
-                    });
-                let token = issuer.token(&claims, TestAlgorithm::Rs256).unwrap();
-                let identity = bench.verify(&token).await;
-                let identity = identity.unwrap_or_else(|error| panic!("{what}: {error}"));
+                let identity = identity_of(&bench, &issuer, &test.claims).await;
                 let (San::Email(name) | San::Uri(name) | San::OtherName(name)) = &identity.san;
                 assert_eq!(*name, test.expect.san, "{what}");
                 let mut facts = test.expect.extensions;

@@ -269,26 +269,6 @@ impl StoreMetrics {
     }
 }
 
-/// What a reload of a configuration came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ReloadResult {
-    /// It is in force.
-    Ok,
-    /// It does not hold up; the one before stays.
-    Refused,
-}
-
-impl ReloadResult {
-    pub(super) const ALL: [Self; 2] = [Self::Ok, Self::Refused];
-
-    pub(super) const fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// What a submission to a log came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SubmissionResult {
