@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mayfly::identity::config::Code;
 use serde_json::Value;
+
+use crate::support::process::{mayfly, run};
 
 fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
@@ -31,18 +32,9 @@ fn input(fixture: &Path) -> &'static str {
 
 /// Runs the check in the folder of a fixture. Returns the exit code and what was printed, errors last.
 fn check(fixture: &Path, arguments: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
-        .current_dir(fixture)
-        .args(["check-config", "--identity-config", input(fixture)])
-        .args(arguments)
-        .env_clear()
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout) + &text(output.stderr),
-    )
+    let mut command = mayfly(["check-config", "--identity-config", input(fixture)]);
+    let outcome = run(command.current_dir(fixture).args(arguments));
+    (outcome.code, outcome.stdout + &outcome.stderr)
 }
 
 #[test]
@@ -201,17 +193,11 @@ fn warnings_can_be_left_out_or_made_errors() {
 #[test]
 fn what_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |path: &Path| {
-        let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
-            .arg("check-config")
-            .arg("--identity-config")
-            .arg(path)
-            .env_clear()
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(3));
-        String::from_utf8(output.stderr).unwrap()
+    let refused = |path: &Path| {
+        let outcome = run(mayfly(["check-config", "--identity-config"]).arg(path));
+        assert_eq!(outcome.code, 3);
+        outcome.stderr
     };
-    assert!(run(&folder.path().join("none.yaml")).contains("none.yaml: there is no such file"));
-    assert!(run(folder.path()).contains("the folder has no file"));
+    assert!(refused(&folder.path().join("none.yaml")).contains("none.yaml: there is no such file"));
+    assert!(refused(folder.path()).contains("the folder has no file"));
 }

@@ -1,28 +1,23 @@
 //! `mayfly diff-config` as reviewers and their CI run it. With `MAYFLY_UPDATE` set, what is printed is written down instead.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
+
+use crate::support::process::{Outcome, mayfly, run};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/diff")
 }
 
 fn diff_config(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
-        .current_dir(folder())
-        .arg("diff-config")
-        .args(arguments)
-        .env_clear()
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let mut command = mayfly(["diff-config"]);
+    let Outcome {
+        code,
+        stdout,
+        stderr,
+    } = run(command.current_dir(folder()).args(arguments));
+    (code, stdout, stderr)
 }
 
 #[test]

@@ -134,16 +134,18 @@ fn a_ca_that_ends_within_ten_minutes_is_not_ready() {
     cannot_issue(&server, "ca_unavailable", 14, 503);
 }
 
-#[test]
-fn issuers_without_keys_degrade_and_only_all_of_them_make_it_unready() {
-    let more = "
+/// An issuer that no one answers for.
+const NOBODY: &str = "
   http://127.0.0.1:1:
     issuer-url: http://127.0.0.1:1
     client-id: sigstore
     type: email
     id: nobody
 ";
-    let server = TestServer::start_with(|_| {}, more);
+
+#[test]
+fn issuers_without_keys_degrade_and_only_all_of_them_make_it_unready() {
+    let server = TestServer::start_with(|_| {}, NOBODY);
     let answer = wait_for_status(&server, "degraded");
     assert_eq!(answer.status, 200);
     assert_eq!(check(&answer, "issuer:nobody")["ok"], false);
@@ -156,14 +158,7 @@ fn issuers_without_keys_degrade_and_only_all_of_them_make_it_unready() {
 
 #[test]
 fn what_is_fetched_from_issuers_is_counted_and_so_is_every_step_of_a_certificate() {
-    let more = "
-  http://127.0.0.1:1:
-    issuer-url: http://127.0.0.1:1
-    client-id: sigstore
-    type: email
-    id: nobody
-";
-    let server = TestServer::start_with(|_| {}, more);
+    let server = TestServer::start_with(|_| {}, NOBODY);
     server.issues("a good request", &server.good_request());
     let metrics = server.metrics();
     let has = |start: &str, value: &str| {

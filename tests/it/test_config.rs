@@ -1,22 +1,18 @@
 //! `mayfly test-config` as policy admins and their CI run it.
 
 use std::path::Path;
-use std::process::Command;
+
+use crate::support::process::{Outcome, mayfly, run};
 
 fn test_config(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy"))
-        .args(["test-config", "--identity-config", "identity.yaml"])
-        .args(arguments)
-        .env_clear()
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy");
+    let mut command = mayfly(["test-config", "--identity-config", "identity.yaml"]);
+    let Outcome {
+        code,
+        stdout,
+        stderr,
+    } = run(command.current_dir(folder).args(arguments));
+    (code, stdout, stderr)
 }
 
 const FAILING: &str = r#"# a comment
