@@ -135,7 +135,7 @@ impl Arguments {
 }
 
 /// Each finding with the line that it is about, and a mark under what is meant.
-fn text(findings: &[Finding], sources: &[Source]) -> String {
+pub(super) fn text(findings: &[Finding], sources: &[Source]) -> String {
     let mut text = String::new();
     for finding in findings {
         let Finding {

@@ -29,6 +29,7 @@ mod dev;
 mod diff_config;
 mod explain;
 mod healthcheck;
+mod import;
 mod init;
 mod presets;
 mod schema;
@@ -75,6 +76,9 @@ enum Command {
         #[command(subcommand)]
         command: Option<presets::Command>,
     },
+    /// Turn the configuration of another program into one of Mayfly
+    #[command(subcommand)]
+    Import(import::Command),
     /// The JSON Schema of a configuration file, for editors
     Schema {
         #[arg(value_enum)]
@@ -322,6 +326,7 @@ pub fn run() -> ExitCode {
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Import(command) => import::run(command, &environment),
         Command::Schema { file } => schema::run(file),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),

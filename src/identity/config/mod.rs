@@ -13,6 +13,7 @@ use super::issuers::{Issuer, Issuers, Pattern};
 
 mod entry;
 mod finding;
+pub mod import;
 pub mod online;
 pub mod preset;
 mod provider;
@@ -91,7 +92,7 @@ fn parse(sources: &[Source], report: &mut Report<'_>) -> Option<Vec<RawFile>> {
     }
     let mut files = Vec::with_capacity(sources.len());
     for (file, source) in sources.iter().enumerate() {
-        match raw::parse(file, &source.text) {
+        match raw::parse::<RawFile>(file, &source.text) {
             Ok(raw) => files.push(raw),
             Err(why) => {
                 let code = if why.is_duplicate {
