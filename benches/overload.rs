@@ -40,7 +40,8 @@ const UNLOADED: u32 = 50;
 const OFFERED: u32 = 3 * CAPACITY;
 /// How long each load lasts.
 const SECONDS: u32 = 20;
-const CONNECTIONS: usize = 256;
+/// Enough that no request waits for a connection, and few enough that none is so long without a request that it is closed.
+const CONNECTIONS: usize = 128;
 
 /// A key in a device that takes its time.
 #[derive(Debug)]
