@@ -11,6 +11,7 @@ use super::config::{self, Finding, Source};
 use super::jwks::{CLUSTER_ISSUER, ClusterAccess, KeyEndpoint};
 use super::jws::Algorithm;
 use super::rules::ClaimRules;
+use crate::limits::Rate;
 
 /// The issuers that tokens are accepted from: one checked version of the identity file.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Issuer {
     pub access: ClaimRules,
     /// What is asked of its tokens beyond what holds for every issuer.
     pub tokens: TokenLimits,
+    /// How often its tokens may be used, in place of the limit that holds for every issuer.
+    pub rate: Option<Rate>,
     /// Whether its tokens are refused although the entry stands in the file.
     pub disabled: bool,
     /// When its tokens begin to be refused.

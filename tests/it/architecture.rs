@@ -19,7 +19,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 2: who is asking; a verifiable log of opaque entries.
     (
         "identity",
-        &["clock", "fetch", "metrics", "random", "reason", "x509"],
+        &[
+            "clock", "fetch", "limits", "metrics", "random", "reason", "x509",
+        ],
     ),
     (
         "tlog",

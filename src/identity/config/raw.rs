@@ -123,6 +123,7 @@ mapping! {
         jwks_uri: Text = "jwks-uri" | "JWKSURI",
         jwks_file: Text = "jwks-file" | "JWKSFile",
         token_file: Text = "token-file" | "TokenFile",
+        rate: Text = "rate" | "Rate",
         allow: RawRules = "allow" | "Allow",
         deny: RawRules = "deny" | "Deny",
         disabled: Spanned<bool> = "disabled" | "Disabled",
