@@ -189,6 +189,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who may ask.
     pub policy: LoadedPolicy,
+    /// What could be seen of its files before.
+    seen: Fingerprint,
     /// Who signs.
     pub authority: Authority,
     /// Our own log, which is served to its readers.
@@ -219,7 +221,10 @@ impl Parts {
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
         let serials = WatchedRandomness::new(Arc::clone(random))
             .map_err(|error| StartError::System(error.to_string()))?;
-        let policy = policy_files(config)
+        let files = policy_files(config);
+        // Before they are read, so that what changes meanwhile is a change.
+        let seen = files.look();
+        let policy = files
             .load(clock.now())
             .map_err(|error| ConfigError(error.lines()))?;
         reload::log_warnings(&policy.warnings);
@@ -292,6 +297,7 @@ impl Parts {
             runtime,
             metrics: Arc::new(metrics),
             policy,
+            seen,
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
@@ -359,6 +365,7 @@ impl Server {
             runtime,
             metrics,
             policy,
+            seen,
             authority,
             log,
             submit_to,
@@ -371,10 +378,7 @@ impl Server {
             .transpose()?;
 
         let LoadedPolicy {
-            issuers,
-            digest,
-            seen,
-            ..
+            issuers, digest, ..
         } = policy;
         let published = issuers.configuration();
         let policy = PolicyInForce::new(&issuers, digest, clock.now());

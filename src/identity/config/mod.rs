@@ -5,6 +5,7 @@
 //! entry (`entry`), of what it leaves to a preset (`preset`) and of templates (`provider`), and what they report (`finding`).
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -40,6 +41,18 @@ pub(super) fn read(
 ) -> Result<(Issuers, Vec<Finding>), Vec<Finding>> {
     let (issuers, report, _) = check(sources, now);
     conclude(issuers, report)
+}
+
+/// The files that sources name and that are read with them: key sets. Also of a configuration that does not hold up.
+#[must_use]
+pub fn named_files(sources: &[Source]) -> Vec<PathBuf> {
+    let named = sources.iter().enumerate().flat_map(|(file, source)| {
+        let raw = raw::parse::<RawFile>(file, &source.text).unwrap_or_default();
+        let sections = [raw.issuers, raw.meta_issuers].into_iter().flatten();
+        let entries = sections.flat_map(|section| section.0);
+        entries.filter_map(|(_, entry)| source.path_of(&entry.jwks_file?.value))
+    });
+    named.collect()
 }
 
 /// Where the entry of an issuer stands, by its id.
