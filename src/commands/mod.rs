@@ -63,7 +63,7 @@ enum Command {
     Init(init::Arguments),
     /// Run an instance
     Serve(Box<serve::Arguments>),
-    /// Find everything that is wrong with an identity configuration, before it is in force
+    /// Find everything that is wrong with a configuration, before it is in force
     CheckConfig(check_config::Arguments),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
@@ -205,6 +205,11 @@ impl ConfigPaths {
             return Ok(path.clone());
         }
         Ok(self.server_config(self.settings())?.identity_config)
+    }
+
+    /// Whether the server's own configuration is named.
+    const fn names_server(&self) -> bool {
+        self.config.is_some() || self.data_dir.is_some()
     }
 
     /// What of the server's settings is said here.

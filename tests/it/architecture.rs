@@ -126,11 +126,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "check",
+        &[
+            "ca", "clock", "config", "ctlog", "identity", "keys", "listener", "server", "x509",
+        ],
+    ),
+    (
         "commands",
         &[
-            "admin", "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity",
-            "instance", "keys", "logging", "metrics", "policy", "random", "reload", "server",
-            "systemd", "tlog", "trust", "x509", "store",
+            "admin", "bench", "ca", "check", "client", "clock", "config", "dev", "fetch",
+            "identity", "instance", "keys", "logging", "metrics", "policy", "random", "reload",
+            "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
