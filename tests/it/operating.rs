@@ -339,7 +339,7 @@ fn a_stop_finishes_the_request_that_has_begun() {
 }
 
 #[test]
-fn systemd_hears_that_the_server_serves_works_and_stops() {
+fn systemd_hears_that_the_server_serves_works_reloads_and_stops() {
     let instance = Instance::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -361,6 +361,15 @@ fn systemd_hears_that_the_server_serves_works_and_stops() {
     for _ in 0..2 {
         assert_eq!(hear(), "WATCHDOG=1");
     }
+    // As `systemctl reload` of a unit of type notify-reload does, and waits.
+    process.signal(Signal::HUP);
+    let mut told = std::iter::repeat_with(hear).filter(|told| told != "WATCHDOG=1");
+    let reloading = told.next().unwrap();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(told.next().unwrap(), "READY=1");
     process.terminate();
     while hear() != "STOPPING=1" {}
     assert_eq!(process.end().0, 0);

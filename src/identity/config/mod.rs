@@ -219,18 +219,20 @@ impl Checker<'_, '_> {
 
     /// Which of two patterns counts must not depend on their order.
     fn overlaps(&mut self, wildcards: &[(Place, Pattern, Issuer)]) {
-        for (index, (place, pattern, _)) in wildcards.iter().enumerate() {
-            let is_tie = |(_, other, _): &&(Place, Pattern, Issuer)| {
-                other.literal_characters() == pattern.literal_characters()
-                    && other.overlaps(pattern)
-            };
-            if let Some((_, other, _)) = wildcards.iter().take(index).find(is_tie) {
+        // Only those of one domain can match the same URL.
+        let mut before: HashMap<(&str, usize), Vec<&Pattern>> = HashMap::new();
+        for (place, pattern, _) in wildcards {
+            let key = (pattern.domain(), pattern.literal_characters());
+            let as_specific = before.entry(key).or_default();
+            let other = as_specific.iter().find(|other| other.overlaps(pattern));
+            if let Some(other) = other {
                 let path = pointer(&["meta-issuers", &pattern.to_string()]);
                 let message = format!("the pattern matches the same URLs as {other}");
                 self.report
                     .add(Code::Overlap, *place, &path, message)
                     .help("of patterns that match one URL, one must have more literal characters");
             }
+            as_specific.push(pattern);
         }
     }
 
