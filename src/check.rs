@@ -147,17 +147,8 @@ impl Checker<'_> {
                 format!("metrics-listen: {metrics} is taken by listen ({api}); give another port");
             report(Code::ServerSetting, &message);
         }
-        if config.log.is_none() {
-            report(
-                Code::WeakSetting,
-                "no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them",
-            );
-        }
-        if config.allow_insecure_permissions {
-            report(
-                Code::WeakSetting,
-                "allow-insecure-permissions: private keys that others can read or replace are taken",
-            );
+        for what in config.insecure_settings() {
+            report(Code::WeakSetting, what);
         }
     }
 

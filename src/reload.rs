@@ -384,7 +384,8 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
         wildcard,
         count(|issuer| issuer.disabled),
     );
-    metrics.insecure_settings(count(|issuer| issuer.rule.skips_email_verification()));
+    let insecure = count(|issuer| issuer.rule.skips_email_verification());
+    metrics.insecure_settings("identity", insecure);
     if let Some(before) = before {
         let stay: HashSet<&str> = policy.issuers.iter().map(|issuer| &*issuer.id).collect();
         let ids = before.issuers.iter().map(|issuer| &*issuer.id);

@@ -212,6 +212,16 @@ impl Parts {
         is_throw_away: bool,
     ) -> Result<Self, StartError> {
         let Environment { clock, random, .. } = environment;
+        let insecure = config.insecure_settings();
+        if config.strict && !insecure.is_empty() {
+            let lines = insecure
+                .iter()
+                .map(|what| format!("{what} (refused by strict)"));
+            return Err(ConfigError(lines.collect()).into());
+        }
+        for setting in &insecure {
+            tracing::warn!(event = "insecure_setting", "{setting}");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("background")
@@ -285,13 +295,7 @@ impl Parts {
                 }
                 Some(Arc::new(log))
             }
-            None => {
-                tracing::warn!(
-                    event = "no_ct",
-                    "--no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them"
-                );
-                None
-            }
+            None => None,
         };
         Ok(Self {
             runtime,
@@ -404,6 +408,7 @@ impl Server {
         let chain = Arc::clone(authority.chain());
         announce_chain(&metrics, &chain);
         reload::announce(&metrics, &policy, None);
+        metrics.insecure_settings("server", config.insecure_settings().len());
         metrics.loaded(clock.now().unix_timestamp());
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
 use time::OffsetDateTime;
@@ -25,6 +25,7 @@ use crate::store::StoreError;
 mod admin;
 mod bench;
 mod check_config;
+mod config;
 mod dev;
 mod diff_config;
 mod explain;
@@ -65,6 +66,9 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Find everything that is wrong with a configuration, before it is in force
     CheckConfig(check_config::Arguments),
+    /// The server's configuration as it would be in force
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
     /// Run golden tests: claims, and the certificate or the refusal that must come of them
@@ -306,7 +310,8 @@ fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'stat
 /// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     forbid_writing_by_others();
     // Every TLS connection of the process, in and out, uses the one provider.
     if rustls::crypto::aws_lc_rs::default_provider()
@@ -327,6 +332,11 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments, &environment),
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
+        Command::Config(command) => {
+            // The matches of the command that was parsed from them.
+            let matches = matches.subcommand_matches("config").unwrap_or(&matches);
+            config::run(command, matches)
+        }
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),

@@ -53,7 +53,7 @@ pub enum SctExtensions {
 }
 
 /// The configuration of the embedded log.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct EmbeddedLogConfig {
     /// Its name in URLs and metrics: lower-case letters, digits and `-`, at most 63. Default: `main`.

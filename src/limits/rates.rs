@@ -146,6 +146,18 @@ impl RateLimits {
     }
 }
 
+impl fmt::Display for RateLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = Scope::ALL.iter().zip(self.rates);
+        let limits = limits.filter_map(|(scope, rate)| Some((scope, rate?)));
+        for (index, (scope, rate)) in limits.enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}={rate}", scope.as_str())?;
+        }
+        Ok(())
+    }
+}
+
 impl FromStr for RateLimits {
     type Err = String;
 
