@@ -31,6 +31,37 @@ impl SctAlgorithm {
     }
 }
 
+/// What a timestamp says besides the time. A log keeps it for its whole life.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SctExtensions {
+    /// Where the entry is, as static-ct-api requires.
+    #[default]
+    LeafIndex,
+    /// Nothing, for sigstore-python before 4.2, which refuses any extension.
+    None,
+}
+
+impl SctExtensions {
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LeafIndex => "leaf_index",
+            Self::None => "none",
+        }
+    }
+
+    /// The extensions of the timestamp of the entry at `index`.
+    #[must_use]
+    pub fn bytes(self, index: u64) -> Vec<u8> {
+        match self {
+            Self::LeafIndex => leaf_index_extensions(index),
+            Self::None => Vec::new(),
+        }
+    }
+}
+
 /// A log's signed promise that it holds an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SignedCertificateTimestamp {

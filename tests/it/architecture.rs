@@ -53,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "readiness",
             "reason",
             "store",
+            "tlog",
             "x509",
         ],
     ),
