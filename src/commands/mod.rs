@@ -30,6 +30,7 @@ mod diff_config;
 mod explain;
 mod healthcheck;
 mod init;
+mod log;
 mod presets;
 mod schema;
 mod self_test;
@@ -80,6 +81,9 @@ enum Command {
         #[arg(value_enum)]
         file: schema::Schema,
     },
+    /// Look at a log from outside, on a disk or over HTTP: what it says, whether it holds, what is in it
+    #[command(subcommand)]
+    Log(log::Command),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -323,6 +327,7 @@ pub fn run() -> ExitCode {
         Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Schema { file } => schema::run(file),
+        Command::Log(command) => log::run(&command, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

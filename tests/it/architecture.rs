@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
         ],
     ),
+    ("auditor", &["ca", "ctlog", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
     ("client", &["ca", "random", "tlog", "x509"]),
     // Layer 4: wire formats.
@@ -127,9 +128,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "admin", "bench", "ca", "client", "clock", "config", "dev", "fetch", "identity",
-            "instance", "keys", "logging", "metrics", "policy", "random", "reload", "server",
-            "systemd", "tlog", "trust", "x509", "store",
+            "admin", "auditor", "bench", "ca", "client", "clock", "config", "ctlog", "dev",
+            "fetch", "identity", "instance", "keys", "logging", "metrics", "policy", "random",
+            "reload", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
