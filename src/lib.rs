@@ -24,6 +24,7 @@ pub mod policy;
 pub mod readiness;
 
 // Layer 3: what the product is for.
+pub mod auditor;
 pub mod ca;
 pub mod client;
 pub mod ctlog;

@@ -449,6 +449,7 @@ impl Server {
             dropped_log_lines: logging::dropped_lines,
             log: log
                 .clone()
+                .inspect(EmbeddedLog::fill_leaf_index)
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
             metrics: Arc::clone(&metrics),
             random,

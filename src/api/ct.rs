@@ -1,20 +1,28 @@
-//! Reading the embedded log over HTTP: checkpoint, tiles, issuers (C2SP static-ct-api), and what describes the log.
+//! Reading the embedded log over HTTP: checkpoint, tiles, issuers (C2SP static-ct-api), and what describes the log. The calls
+//! of RFC 6962 are in [`rfc6962`].
 //!
 //! Every file has one URL, in its canonical form; everything else is 404. Only what never changes may be cached for long.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 
+use super::rfc6962;
 use crate::api::guard;
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, MMD_SECONDS};
 use crate::store::StoreError;
+use crate::tlog::tile::{TileKind, TilePath};
+use crate::tlog::tree::sha256;
 use crate::x509::chain::CertificateChain;
 
 /// A file that never changes.
@@ -25,7 +33,7 @@ const SHORT: &str = "public, max-age=60";
 const NO_STORE: &str = "no-store";
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// The public files of one log.
 #[derive(Clone, Debug)]
@@ -44,27 +52,49 @@ pub struct Page {
     pub content_type: &'static str,
     /// The value of `Cache-Control`.
     pub cache_control: &'static str,
+    /// Whether a client that can read gzip gets it.
+    pub is_compressible: bool,
     /// The content.
     pub body: Vec<u8>,
 }
 
 impl Page {
-    fn found(content_type: &'static str, cache_control: &'static str, body: Vec<u8>) -> Self {
+    pub(super) const fn found(
+        content_type: &'static str,
+        cache_control: &'static str,
+        body: Vec<u8>,
+    ) -> Self {
         Self {
             status: StatusCode::OK,
             content_type,
             cache_control,
+            is_compressible: false,
             body,
         }
     }
 
-    fn error(status: StatusCode, text: &str) -> Self {
+    pub(super) fn error(status: StatusCode, text: &str) -> Self {
         Self {
             status,
             content_type: TEXT,
             cache_control: NO_STORE,
+            is_compressible: false,
             body: format!("{text}\n").into_bytes(),
         }
+    }
+
+    /// The same, for clients that can read gzip in that form.
+    pub(super) const fn compressible(mut self) -> Self {
+        self.is_compressible = true;
+        self
+    }
+
+    /// There is no checkpoint to answer by.
+    pub(super) fn no_checkpoint() -> Self {
+        Self::error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no checkpoint yet: the server's clock is behind the log's newest entry",
+        )
     }
 }
 
@@ -89,15 +119,16 @@ impl LogSite {
         &self.log
     }
 
-    /// Answers for `path`, which is what follows `/ct/<name>/` in the URL, as it was sent.
+    /// Answers for `path`, which is what follows `/ct/<name>/` in the URL, as it was sent, and for the query behind it. May
+    /// read files.
     #[must_use]
-    pub fn read(&self, path: &str) -> Page {
-        let json = |text: &str| Ok(Some(Page::found(JSON, SHORT, text.as_bytes().to_vec())));
-        let page = match path {
-            "checkpoint" => return self.checkpoint(),
-            "log.v3.json" => json(&self.description),
-            "ct/v1/get-roots" => json(&self.roots),
-            _ => self.file(path),
+    pub fn read(&self, path: &str, query: &str) -> Page {
+        let page = match self.in_memory(path) {
+            Some(page) => return page,
+            None => match path.strip_prefix("ct/v1/") {
+                Some(call) => rfc6962::answer(&self.log, call, query),
+                None => self.file(path),
+            },
         };
         match page {
             Ok(Some(page)) => page,
@@ -119,13 +150,21 @@ impl LogSite {
         }
     }
 
+    /// What is answered without reading anything.
+    fn in_memory(&self, path: &str) -> Option<Page> {
+        let json = |text: &str| Some(Page::found(JSON, SHORT, text.as_bytes().to_vec()));
+        match path {
+            "checkpoint" => Some(self.checkpoint()),
+            "log.v3.json" => json(&self.description),
+            "ct/v1/get-roots" => json(&self.roots),
+            _ => None,
+        }
+    }
+
     fn checkpoint(&self) -> Page {
         match self.log.checkpoint() {
             Some(checkpoint) => Page::found(TEXT, NO_STORE, checkpoint.as_bytes().to_vec()),
-            None => Page::error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no checkpoint yet: the server's clock is behind the log's newest entry",
-            ),
+            None => Page::no_checkpoint(),
         }
     }
 
@@ -135,23 +174,31 @@ impl LogSite {
             let der = self.log.issuer(&fingerprint)?;
             return Ok(der.map(|der| Page::found("application/pkix-cert", IMMUTABLE, der)));
         }
-        let Ok(tile) = path.parse() else {
+        let Ok(tile) = path.parse::<TilePath>() else {
             return Ok(None);
         };
-        let bytes = self.log.tile(tile)?;
-        Ok(bytes.map(|bytes| Page::found("application/octet-stream", IMMUTABLE, bytes)))
+        let Some(bytes) = self.log.tile(tile)? else {
+            return Ok(None);
+        };
+        let page = Page::found("application/octet-stream", IMMUTABLE, bytes);
+        // Hashes do not become shorter.
+        Ok(Some(match tile.kind() {
+            TileKind::Data => page.compressible(),
+            TileKind::Hashes(_) => page,
+        }))
     }
 }
 
 /// The name of a path below `/ct/` in metrics and logs.
 #[must_use]
 pub fn endpoint_name(path: &str) -> &'static str {
-    match path.split('/').nth(3) {
+    let mut segments = path.split('/').skip(3);
+    match segments.next() {
         Some("checkpoint") => "ct_checkpoint",
         Some("tile") => "ct_tile",
         Some("issuer") => "ct_issuer",
         Some("log.v3.json") => "ct_description",
-        Some("ct") => "ct_get_roots",
+        Some("ct") => rfc6962::endpoint_name(segments.nth(1).unwrap_or_default()),
         _ => "other",
     }
 }
@@ -161,26 +208,33 @@ pub fn configure(config: &mut web::ServiceConfig, site: &LogSite) {
     let prefix = format!("/ct/{}/", site.log.name());
     let site = site.clone();
     let pattern = format!("{prefix}{{path:.*}}");
-    let read = move |request: HttpRequest| {
-        let answer = answer(&site, &prefix, &request);
-        async { answer }
-    };
+    let read = move |request: HttpRequest| answer(site.clone(), prefix.len(), request);
     config.service(web::resource(pattern).to(read).wrap(from_fn(guard)));
 }
 
-fn answer(site: &LogSite, prefix: &str, request: &HttpRequest) -> HttpResponse {
+async fn answer(site: LogSite, prefix_length: usize, request: HttpRequest) -> HttpResponse {
     let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
         // As it was sent: a percent-encoded slash is not a slash, and no second spelling of a URL is served.
-        let path = request.uri().path().strip_prefix(prefix);
-        let page = site.read(path.unwrap_or_default());
-        let mut response = HttpResponse::build(page.status);
-        if page.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((header::RETRY_AFTER, "1"));
+        let path = request.uri().path().get(prefix_length..);
+        let path = path.unwrap_or_default().to_owned();
+        let query = request.query_string().to_owned();
+        let accepted = Accepted::of(request.headers());
+        match site.in_memory(&path) {
+            Some(page) => Answer::new(page, &accepted),
+            // A store may take its time, and this thread has other connections.
+            None => {
+                let read = move || Answer::new(site.read(&path, &query), &accepted);
+                match tokio::task::spawn_blocking(read).await {
+                    Ok(answer) => answer,
+                    Err(error) => match error.try_into_panic() {
+                        // The middleware counts it.
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => return HttpResponse::ServiceUnavailable().finish(),
+                    },
+                }
+            }
         }
-        response
-            .insert_header((header::CONTENT_TYPE, page.content_type))
-            .insert_header((header::CACHE_CONTROL, page.cache_control))
-            .body(page.body)
+        .into_response()
     } else {
         HttpResponse::MethodNotAllowed()
             .insert_header((header::ALLOW, "GET, HEAD"))
@@ -191,13 +245,111 @@ fn answer(site: &LogSite, prefix: &str, request: &HttpRequest) -> HttpResponse {
     let headers = response.headers_mut();
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_ORIGIN,
-        header::HeaderValue::from_static("*"),
+        HeaderValue::from_static("*"),
     );
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
-        header::HeaderValue::from_static("nosniff"),
+        HeaderValue::from_static("nosniff"),
     );
     response
+}
+
+/// What a client takes, and what it has.
+#[derive(Clone, Debug, Default)]
+struct Accepted {
+    gzip: bool,
+    /// The values of `If-None-Match`, in one list.
+    known: String,
+}
+
+impl Accepted {
+    fn of(headers: &HeaderMap) -> Self {
+        let list = |name: HeaderName| {
+            let values = headers
+                .get_all(name)
+                .filter_map(|value| value.to_str().ok());
+            values.collect::<Vec<_>>().join(",")
+        };
+        Self {
+            gzip: accepts_gzip(&list(header::ACCEPT_ENCODING)),
+            known: list(header::IF_NONE_MATCH),
+        }
+    }
+
+    /// Whether the client has what has this tag (RFC 9110, section 13.1.2).
+    fn knows(&self, tag: &str) -> bool {
+        let mut known = self.known.split(',').map(str::trim);
+        known.any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+    }
+}
+
+/// Whether `Accept-Encoding` names gzip, and not with a weight of 0 (RFC 9110, section 12.5.3).
+fn accepts_gzip(accept_encoding: &str) -> bool {
+    accept_encoding.split(',').any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().strip_prefix("q=");
+        let is_refused = weight.is_some_and(|weight| weight.parse() == Ok(0.0));
+        name.trim().eq_ignore_ascii_case("gzip") && !is_refused
+    })
+}
+
+/// A page in the form that one client gets.
+struct Answer {
+    page: Page,
+    is_gzip: bool,
+    tag: Option<String>,
+}
+
+impl Answer {
+    fn new(mut page: Page, accepted: &Accepted) -> Self {
+        let gzip = (page.is_compressible && accepted.gzip).then(|| gzip(&page.body));
+        // Into memory: it does not fail.
+        let gzip = gzip.and_then(Result::ok);
+        let is_gzip = gzip.is_some();
+        page.body = gzip.unwrap_or(page.body);
+        let mut tag = None;
+        if page.status == StatusCode::OK {
+            let hash = hex(sha256(&[&page.body]).get(..16).unwrap_or_default());
+            let hash = format!("\"{hash}\"");
+            if accepted.knows(&hash) {
+                page.status = StatusCode::NOT_MODIFIED;
+                page.body.clear();
+            }
+            tag = Some(hash);
+        }
+        Self { page, is_gzip, tag }
+    }
+
+    fn into_response(self) -> HttpResponse {
+        let Self { page, is_gzip, tag } = self;
+        let mut response = HttpResponse::build(page.status);
+        response
+            .insert_header((header::CONTENT_TYPE, page.content_type))
+            .insert_header((header::CACHE_CONTROL, page.cache_control));
+        if page.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        if page.is_compressible {
+            response.insert_header((header::VARY, "accept-encoding"));
+        }
+        if is_gzip {
+            response.insert_header((header::CONTENT_ENCODING, "gzip"));
+        }
+        if let Some(tag) = tag {
+            response.insert_header((header::ETAG, tag));
+        }
+        response.body(page.body)
+    }
+}
+
+fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `log.v3.json`: what monitors and log lists want to know of the log.
@@ -240,7 +392,8 @@ fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderMap;
+    use std::io::Read as _;
+
     use actix_web::{App, test};
 
     use super::*;
@@ -307,7 +460,7 @@ mod tests {
     #[actix_web::test]
     async fn files_hold_what_the_log_holds() {
         let (site, chain) = site().await;
-        let read = |path: &str| site.read(path).body;
+        let read = |path: &str| site.read(path, "").body;
         assert_eq!(
             read("checkpoint"),
             site.log.checkpoint().unwrap().as_bytes()
@@ -358,7 +511,8 @@ mod tests {
             "issuer/00",
             &format!("issuer/{upper}"),
             &format!("issuer/{}", "0".repeat(64)),
-            "ct/v1/get-sth",
+            "ct/v1/get-nothing",
+            "ct/v1/",
         ] {
             let path = format!("/ct/main/{path}");
             let (status, headers, _) = request(&site, Method::GET, &path).await;
@@ -377,5 +531,92 @@ mod tests {
             assert_eq!(status, 405);
             assert_eq!(headers.get("allow").unwrap(), "GET, HEAD");
         }
+    }
+
+    /// The answer to a GET with these headers, through the router: status, headers, body.
+    async fn get(
+        site: &LogSite,
+        path: &str,
+        sent: &[(HeaderName, &str)],
+    ) -> (u16, HeaderMap, Vec<u8>) {
+        let app = App::new().configure(|config| configure(config, site));
+        let app = test::init_service(app).await;
+        let mut request = test::TestRequest::with_uri(path);
+        for (name, value) in sent {
+            request = request.append_header((name.clone(), *value));
+        }
+        let response = test::call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, test::read_body(response).await.to_vec())
+    }
+
+    #[actix_web::test]
+    async fn data_tiles_and_entries_are_compressed_for_who_asks() {
+        let (site, _) = site().await;
+        for path in [
+            "/ct/main/tile/data/000.p/2",
+            "/ct/main/ct/v1/get-entries?start=0&end=1",
+        ] {
+            let (_, headers, plain) = get(&site, path, &[]).await;
+            assert!(headers.get(header::CONTENT_ENCODING).is_none(), "{path}");
+            assert_eq!(headers.get(header::VARY).unwrap(), "accept-encoding");
+            let plain_tag = headers.get(header::ETAG).unwrap().clone();
+            for accepted in ["gzip", "br, GZIP;q=0.5", "identity;q=0.5, gzip; q=1.0"] {
+                let sent = [(header::ACCEPT_ENCODING, accepted)];
+                let (status, headers, body) = get(&site, path, &sent).await;
+                assert_eq!(status, 200, "{path} {accepted}");
+                assert_eq!(headers.get(header::CONTENT_ENCODING).unwrap(), "gzip");
+                assert_eq!(headers.get(header::VARY).unwrap(), "accept-encoding");
+                assert_ne!(headers.get(header::ETAG), Some(&plain_tag));
+                let mut unpacked = Vec::new();
+                flate2::read::GzDecoder::new(body.as_slice())
+                    .read_to_end(&mut unpacked)
+                    .unwrap();
+                assert_eq!(unpacked, plain, "{path} {accepted}");
+            }
+            for refused in ["gzip;q=0", "br", "gzip;q=0.000", "xgzip", ""] {
+                let sent = [(header::ACCEPT_ENCODING, refused)];
+                let (_, _, body) = get(&site, path, &sent).await;
+                assert_eq!(body, plain, "{path} {refused}");
+            }
+        }
+        let sent = [(header::ACCEPT_ENCODING, "gzip")];
+        for path in ["tile/0/000.p/2", "checkpoint"] {
+            let (_, headers, _) = get(&site, &format!("/ct/main/{path}"), &sent).await;
+            assert!(headers.get(header::CONTENT_ENCODING).is_none(), "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_a_client_has_is_not_sent_again() {
+        let (site, chain) = site().await;
+        let issuer = format!("issuer/{}", hex(chain.root().fingerprint()));
+        for path in [
+            "checkpoint",
+            "tile/0/000.p/2",
+            "tile/data/000.p/2",
+            &issuer,
+            "log.v3.json",
+            "ct/v1/get-sth",
+            "ct/v1/get-entries?start=0&end=0",
+        ] {
+            let path = format!("/ct/main/{path}");
+            let (_, headers, body) = get(&site, &path, &[]).await;
+            let tag = headers.get(header::ETAG).unwrap().to_str().unwrap();
+            for known in [tag, &format!("\"x\", W/{tag}"), "*"] {
+                let sent = [(header::IF_NONE_MATCH, known)];
+                let (status, again, nothing) = get(&site, &path, &sent).await;
+                assert_eq!((status, nothing.len()), (304, 0), "{path} {known}");
+                assert_eq!(again.get(header::ETAG), headers.get(header::ETAG));
+                let cache_control = again.get(header::CACHE_CONTROL);
+                assert_eq!(cache_control, headers.get(header::CACHE_CONTROL));
+            }
+            let sent = [(header::IF_NONE_MATCH, "\"x\"")];
+            assert_eq!(get(&site, &path, &sent).await.2, body, "{path}");
+        }
+        let sent = [(header::IF_NONE_MATCH, "*")];
+        let (status, headers, _) = get(&site, "/ct/main/tile/0/001", &sent).await;
+        assert_eq!(status, 404, "what is not there is not what a client has");
+        assert!(headers.get(header::ETAG).is_none());
     }
 }

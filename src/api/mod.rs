@@ -31,6 +31,7 @@ pub mod ops;
 pub mod outcome;
 pub mod repeats;
 pub mod request;
+mod rfc6962;
 
 use outcome::Refusal;
 

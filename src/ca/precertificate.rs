@@ -9,7 +9,7 @@ use crate::ctlog::{SignedCertificateTimestamp, Submission};
 use crate::x509::der::{self, DerError, tag};
 
 /// `1.3.6.1.4.1.11129.2.4.3`: CT poison, DER.
-pub(super) const POISON_OID: &[u8] = &[
+pub const POISON_OID: &[u8] = &[
     0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xd6, 0x79, 0x02, 0x04, 0x03,
 ];
 /// `1.3.6.1.4.1.11129.2.4.2`: list of signed certificate timestamps, DER.

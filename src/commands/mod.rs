@@ -32,6 +32,7 @@ mod explain;
 mod healthcheck;
 mod import;
 mod init;
+mod log;
 mod presets;
 mod schema;
 mod self_test;
@@ -88,6 +89,9 @@ enum Command {
         #[arg(value_enum)]
         file: schema::Schema,
     },
+    /// Look at a log from outside, on a disk or over HTTP: what it says, whether it holds, what is in it
+    #[command(subcommand)]
+    Log(log::Command),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -343,6 +347,7 @@ pub fn run() -> ExitCode {
         Command::Presets { command } => presets::run(command.as_ref()),
         Command::Import(command) => import::run(command, &environment),
         Command::Schema { file } => schema::run(file),
+        Command::Log(command) => log::run(&command, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use url::Url;
 
-use super::sct::{self, SignedCertificateTimestamp, TimestampedEntry};
+use super::leaf::StaticCtFormat;
+use super::sct::{self, SctExtensions, SignedCertificateTimestamp, TimestampedEntry};
 use super::{CtLog, Submission, SubmitError};
 use crate::clock::Clock;
 use crate::keys::{SignError, Signer};
@@ -23,12 +24,11 @@ use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::store::{Store, StoreError};
-use crate::tlog::checkpoint::{LogKey, TreeHead};
+use crate::tlog::checkpoint::{LogKey, SignedTreeHead, TreeHead};
+use crate::tlog::leaf_index::LeafIndex;
 use crate::tlog::tile::TilePath;
-use crate::tlog::tree::{Hash, leaf_hash_of_parts, sha256};
-use crate::tlog::{
-    AppendError, Entry, EntryFormat, Log, LogError, LogHealth, LogParts, Position, Timing,
-};
+use crate::tlog::tree::sha256;
+use crate::tlog::{AppendError, Entry, Log, LogError, LogHealth, LogParts, Position, Timing};
 use crate::x509::chain::CertificateChain;
 
 /// The name of the blob that says which log a store holds.
@@ -40,17 +40,6 @@ const FORMAT: u32 = 1;
 pub const MMD_SECONDS: u64 = 86_400;
 /// The most octets of precertificate and TBSCertificate together; ours have less than 10 KiB.
 const MAX_SUBMISSION_BYTES: usize = 512 << 10;
-
-/// What a timestamp says besides the time. A log keeps it for its whole life.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SctExtensions {
-    /// Where the entry is, as static-ct-api requires.
-    #[default]
-    LeafIndex,
-    /// Nothing, for sigstore-python before 4.2, which refuses any extension.
-    None,
-}
 
 /// The configuration of the embedded log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -65,6 +54,9 @@ pub struct EmbeddedLogConfig {
     /// A file that keeps the last published checkpoint; put it on another volume than the log, and in no backup. Default:
     /// none.
     pub high_water: Option<PathBuf>,
+    /// Whether leaves can be found by their hashes (`get-proof-by-hash` of RFC 6962), which takes 16 octets of memory an
+    /// entry, for moments up to 32. Default: `true`.
+    pub proof_by_hash: Option<bool>,
 }
 
 /// The checked configuration of the embedded log.
@@ -75,6 +67,7 @@ pub struct EmbeddedLogSettings {
     url: String,
     sct_extensions: SctExtensions,
     high_water: Option<PathBuf>,
+    proof_by_hash: bool,
 }
 
 /// What is wrong with the configuration of the embedded log.
@@ -135,6 +128,7 @@ impl EmbeddedLogConfig {
             origin,
             sct_extensions: self.sct_extensions,
             high_water: self.high_water,
+            proof_by_hash: self.proof_by_hash.unwrap_or(true),
         })
     }
 }
@@ -298,6 +292,8 @@ pub struct EmbeddedLog {
     log: Log,
     /// Fingerprints of the certificates that are durably in the store.
     stored_issuers: RwLock<HashSet<[u8; 32]>>,
+    /// Where the leaves are, by their hashes, if anybody may ask for that.
+    leaf_index: Option<LeafIndex>,
 }
 
 impl EmbeddedLog {
@@ -344,6 +340,7 @@ impl EmbeddedLog {
         let log_json = LogJson::parse(&json)?;
         log_json.check(&settings, &key)?;
         let log = Log::open(log_parts(&settings, parts, key.clone()))?;
+        let leaf_index = settings.proof_by_hash.then(LeafIndex::default);
         Ok(Self {
             settings,
             key,
@@ -351,6 +348,7 @@ impl EmbeddedLog {
             store: Arc::clone(&parts.store),
             log,
             stored_issuers: RwLock::default(),
+            leaf_index,
         })
     }
 
@@ -396,6 +394,13 @@ impl EmbeddedLog {
         self.log.head()
     }
 
+    /// The head of the latest checkpoint with the signature in it.
+    #[must_use]
+    pub fn signed_head(&self) -> Option<SignedTreeHead> {
+        let checkpoint = self.checkpoint()?;
+        self.key.identity().open(checkpoint.as_bytes()).ok()
+    }
+
     /// How many entries the latest checkpoint covers.
     #[must_use]
     pub fn published_size(&self) -> u64 {
@@ -424,6 +429,48 @@ impl EmbeddedLog {
     #[must_use]
     pub const fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Where leaves are, by their hashes; nothing when the log does not keep that.
+    #[must_use]
+    pub const fn leaf_index(&self) -> Option<&LeafIndex> {
+        self.leaf_index.as_ref()
+    }
+
+    /// Fills the index of leaves on a thread of its own, which ends when all that is published is in it, or the log is gone.
+    ///
+    /// Nothing waits for it: who asks for a leaf that is not in the index yet is told to come again.
+    pub fn fill_leaf_index(self: &Arc<Self>) {
+        let log = Arc::downgrade(self);
+        let fill = move || {
+            while let Some(log) = log.upgrade()
+                && let Some(index) = log.leaf_index()
+            {
+                match index.advance(log.log()) {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(error) => {
+                        // The next request goes on from here, and tells its client.
+                        tracing::error!(
+                            error = error.to_string(),
+                            "the leaves of the log cannot be indexed"
+                        );
+                        return;
+                    }
+                }
+            }
+        };
+        if self.leaf_index.is_some() {
+            let spawned = std::thread::Builder::new()
+                .name("leaf-index".to_owned())
+                .spawn(fill);
+            if let Err(error) = spawned {
+                tracing::warn!(
+                    error = error.to_string(),
+                    "no thread to index the leaves of the log; requests do it"
+                );
+            }
+        }
     }
 
     /// Returns a tile; see [`Log::tile`].
@@ -595,22 +642,6 @@ impl LogJson {
     }
 }
 
-impl SctExtensions {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::LeafIndex => "leaf_index",
-            Self::None => "none",
-        }
-    }
-
-    fn bytes(self, index: u64) -> Vec<u8> {
-        match self {
-            Self::LeafIndex => sct::leaf_index_extensions(index),
-            Self::None => Vec::new(),
-        }
-    }
-}
-
 fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogKey) -> LogParts {
     LogParts {
         store: Arc::clone(&parts.store),
@@ -662,79 +693,17 @@ impl Entry for PrecertificateEntry {
     }
 }
 
-/// The entries of a static-ct-api log that holds precertificates alone.
-#[derive(Clone, Copy, Debug)]
-pub struct StaticCtFormat {
-    /// What the log's timestamps carry: an entry must carry the same.
-    pub sct_extensions: SctExtensions,
-}
-
-/// The parts of a `TileLeaf`.
-struct TileLeaf<'a> {
-    /// The `TimestampedEntry`.
-    entry: &'a [u8],
-    timestamp: u64,
-    extensions: &'a [u8],
-    precertificate: &'a [u8],
-    fingerprints: &'a [u8],
-    /// What follows.
-    rest: &'a [u8],
-}
-
-impl<'a> TileLeaf<'a> {
-    fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (timestamp, rest) = bytes.split_first_chunk::<8>()?;
-        let ([0, 1], rest) = rest.split_first_chunk::<2>()? else {
-            return None;
-        };
-        let (_issuer_key_hash, rest) = rest.split_first_chunk::<32>()?;
-        let (_tbs, rest) = sct::split_u24(rest)?;
-        let (extensions, behind) = sct::split_u16(rest)?;
-        let entry = bytes.get(..bytes.len() - behind.len())?;
-        let (precertificate, rest) = sct::split_u24(behind)?;
-        let (fingerprints, rest) = sct::split_u16(rest)?;
-        Some(Self {
-            entry,
-            timestamp: u64::from_be_bytes(*timestamp),
-            extensions,
-            precertificate,
-            fingerprints,
-            rest,
-        })
-    }
-}
-
-impl EntryFormat for StaticCtFormat {
-    fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        let leaf = TileLeaf::read(tile)?;
-        tile.split_at_checked(tile.len() - leaf.rest.len())
-    }
-
-    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
-        TileLeaf::read(entry).map(|leaf| leaf.timestamp)
-    }
-
-    fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
-        let leaf = TileLeaf::read(entry)?;
-        let is_good = leaf.rest.is_empty()
-            && leaf.timestamp == position.timestamp
-            && leaf.extensions == self.sct_extensions.bytes(position.index)
-            && !leaf.precertificate.is_empty()
-            && leaf.fingerprints.len().is_multiple_of(32);
-        is_good.then(|| leaf_hash_of_parts(&[0, 0], leaf.entry))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::leaf::TileLeaf;
     use super::super::sct::tests::{SCT, submission as golden_submission};
     use super::super::testing::{new_log, parts, unhex};
     use super::*;
     use crate::keys::deterministic::DeterministicKey;
     use crate::store::MemoryStore;
     use crate::store::memory::Fault;
+    use crate::tlog::EntryFormat;
     use crate::tlog::tile::TileKind;
-    use crate::tlog::tree::sha256;
 
     fn settings(config: EmbeddedLogConfig) -> EmbeddedLogSettings {
         config
@@ -857,7 +826,7 @@ mod tests {
             .tile(TilePath::of_width(TileKind::Data, 0, 1))
             .unwrap()
             .unwrap();
-        assert!(TileLeaf::read(&tile).unwrap().extensions.is_empty());
+        assert!(TileLeaf::read(&tile).unwrap().0.extensions.is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use crate::x509::chain::CertificateChain;
 
 pub mod embedded;
+pub mod leaf;
 pub mod metered;
 pub mod sct;
 #[cfg(test)]

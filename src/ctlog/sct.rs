@@ -31,6 +31,37 @@ impl SctAlgorithm {
     }
 }
 
+/// What a timestamp says besides the time. A log keeps it for its whole life.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SctExtensions {
+    /// Where the entry is, as static-ct-api requires.
+    #[default]
+    LeafIndex,
+    /// Nothing, for sigstore-python before 4.2, which refuses any extension.
+    None,
+}
+
+impl SctExtensions {
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LeafIndex => "leaf_index",
+            Self::None => "none",
+        }
+    }
+
+    /// The extensions of the timestamp of the entry at `index`.
+    #[must_use]
+    pub fn bytes(self, index: u64) -> Vec<u8> {
+        match self {
+            Self::LeafIndex => leaf_index_extensions(index),
+            Self::None => Vec::new(),
+        }
+    }
+}
+
 /// A log's signed promise that it holds an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SignedCertificateTimestamp {
@@ -218,6 +249,12 @@ impl SignedCertificateTimestamp {
         leaf_index(&self.extensions)
     }
 
+    /// What it says besides the time.
+    #[must_use]
+    pub fn extensions(&self) -> &[u8] {
+        &self.extensions
+    }
+
     /// Checks that this is the timestamp of the log with the key `log_public_key_der` (a DER `SubjectPublicKeyInfo`) for
     /// `submission`.
     ///
@@ -226,6 +263,24 @@ impl SignedCertificateTimestamp {
     pub fn verify(
         &self,
         submission: &Submission,
+        log_public_key_der: &[u8],
+    ) -> Result<(), SctError> {
+        self.verify_entry(
+            &submission.tbs,
+            &submission.issuer_key_hash,
+            log_public_key_der,
+        )
+    }
+
+    /// Checks that this is the timestamp of that log for the certificate with this TBSCertificate, without poison and
+    /// timestamps, whose issuer's key has this hash.
+    ///
+    /// # Errors
+    /// [`SctError::OtherLog`] and [`SctError::BadSignature`].
+    pub fn verify_entry(
+        &self,
+        tbs: &[u8],
+        issuer_key_hash: &[u8; 32],
         log_public_key_der: &[u8],
     ) -> Result<(), SctError> {
         let key_hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, log_public_key_der);
@@ -238,13 +293,35 @@ impl SignedCertificateTimestamp {
         };
         let entry = TimestampedEntry {
             timestamp: self.timestamp,
-            issuer_key_hash: &submission.issuer_key_hash,
-            tbs: &submission.tbs,
+            issuer_key_hash,
+            tbs,
             extensions: &self.extensions,
         };
         lc::UnparsedPublicKey::new(algorithm, log_public_key_der)
             .verify(&entry.merkle_tree_leaf(), &self.signature)
             .map_err(|_| SctError::BadSignature)
+    }
+
+    /// Reads the list of timestamps in a certificate's extension (RFC 6962, section 3.3), each in its TLS encoding.
+    ///
+    /// # Errors
+    /// [`SctError::Malformed`] when it is anything else.
+    pub fn split_list(extension_value: &[u8]) -> Result<Vec<&[u8]>, SctError> {
+        let malformed = SctError::Malformed;
+        let octets = der::expect(extension_value, der::tag::OCTET_STRING);
+        let (octets, []) = octets.map_err(|_| malformed)? else {
+            return Err(malformed);
+        };
+        let (mut rest, []) = split_u16(octets.content).ok_or(malformed)? else {
+            return Err(malformed);
+        };
+        let mut list = Vec::new();
+        while !rest.is_empty() {
+            let item;
+            (item, rest) = split_u16(rest).ok_or(malformed)?;
+            list.push(item);
+        }
+        Ok(list)
     }
 }
 
@@ -427,6 +504,12 @@ pub(super) mod tests {
     fn the_list_has_the_length_form_that_its_length_needs() {
         let long = hex(&sct().list_extension_value());
         assert_eq!(long, format!("048181007f007d{SCT}"));
+        let value = sct().list_extension_value();
+        let list = SignedCertificateTimestamp::split_list(&value).unwrap();
+        assert_eq!(list, [unhex(SCT)]);
+        for cut in 0..value.len() {
+            assert!(SignedCertificateTimestamp::split_list(&value[..cut]).is_err());
+        }
 
         // Without extension the same timestamp is short enough for one octet of length.
         let short = SignedCertificateTimestamp {

@@ -43,6 +43,11 @@ pub(crate) fn new_log(config: EmbeddedLogConfig) -> EmbeddedLog {
     EmbeddedLog::open(settings, &parts).unwrap()
 }
 
+/// The submission of the golden vectors, under another chain.
+pub(crate) fn submission() -> super::Submission {
+    super::sct::tests::submission()
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

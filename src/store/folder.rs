@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::wal::{FILE_BYTES, Wal};
 use super::{Journal, Store, StoreError};
-use crate::random::Random;
+use crate::random::{Random, SystemRandomness};
 
 /// Where the journal's files are.
 const JOURNAL: &str = "journal";
@@ -116,25 +116,6 @@ impl Folder {
         self
     }
 
-    /// The path of a blob.
-    fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
-        let is_plain = !name.is_empty()
-            && name.split('/').all(|part| {
-                !part.is_empty()
-                    && !part.starts_with('.')
-                    && part
-                        .bytes()
-                        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
-            });
-        if is_plain {
-            Ok(self.root.join(name))
-        } else {
-            Err(StoreError::io(format!("use the name {name:?}"))(
-                io::ErrorKind::InvalidInput.into(),
-            ))
-        }
-    }
-
     /// Makes a folder and those above it, durably, down from the root.
     fn make_folder(&self, path: &Path) -> Result<(), StoreError> {
         if path == self.root || self.lock_known().contains(path) {
@@ -157,7 +138,7 @@ impl Folder {
     }
 
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.path(name)?;
+        let path = path_in(&self.root, name)?;
         if let Some(parent) = path.parent() {
             self.make_folder(parent)?;
         }
@@ -172,11 +153,7 @@ impl Folder {
 
 impl Store for Folder {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        match fs::read(self.path(name)?) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io(format!("read {name}"))(error)),
-        }
+        read_in(&self.root, name)
     }
 
     fn put_immutable(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -187,7 +164,7 @@ impl Store for Folder {
             return Err(StoreError::Conflict(name.to_owned()));
         }
         // A process that was killed may have left the file in the cache alone.
-        let path = self.path(name)?;
+        let path = path_in(&self.root, name)?;
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(StoreError::io(format!("sync {name}")))?;
@@ -211,8 +188,81 @@ impl Store for Folder {
             from,
             self.wal_bytes,
             Arc::clone(&self.random),
-            Arc::clone(&self.lock),
+            Some(Arc::clone(&self.lock)),
         )?;
+        Ok(Box::new(wal))
+    }
+}
+
+/// The path of a blob.
+fn path_in(root: &Path, name: &str) -> Result<PathBuf, StoreError> {
+    let is_plain = !name.is_empty()
+        && name.split('/').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+        });
+    if is_plain {
+        Ok(root.join(name))
+    } else {
+        Err(StoreError::io(format!("use the name {name:?}"))(
+            io::ErrorKind::InvalidInput.into(),
+        ))
+    }
+}
+
+fn read_in(root: &Path, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path_in(root, name)?) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io(format!("read {name}"))(error)),
+    }
+}
+
+/// A folder that holds a log, only read: for who looks at a log while its process runs, or at a copy.
+///
+/// Nothing is locked and nothing changed.
+#[derive(Clone, Debug)]
+pub struct FolderReader {
+    root: PathBuf,
+}
+
+impl FolderReader {
+    /// Reads in this folder, which need not exist.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns a blob, or nothing where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        read_in(&self.root, name)
+    }
+
+    /// Opens the journal of a log for reading from segment `from` on. It may grow meanwhile; what is being written when it is
+    /// read may be missing at its end, or look damaged: then it is to be read again.
+    ///
+    /// # Errors
+    /// As [`Store::open_journal`].
+    pub fn open_journal(
+        &self,
+        log_id: &[u8; 32],
+        from: u64,
+    ) -> Result<Box<dyn Journal>, StoreError> {
+        let random = Arc::new(SystemRandomness);
+        let folder = self.root.join(JOURNAL);
+        let wal = Wal::open(folder, *log_id, from, FILE_BYTES, random, None)?;
         Ok(Box::new(wal))
     }
 }

@@ -15,7 +15,7 @@ pub mod memory;
 pub mod metered;
 mod wal;
 
-pub use folder::Folder;
+pub use folder::{Folder, FolderReader};
 pub use memory::MemoryStore;
 
 /// The first four octets of every segment. By them a damaged journal is searched for whole segments behind the damage.

@@ -49,8 +49,8 @@ pub(super) struct Wal {
     last: Option<LastFrame>,
     state: State,
     spare: Option<JoinHandle<Result<(), StoreError>>>,
-    /// Keeps the folder locked while this exists.
-    _lock: Arc<File>,
+    /// Keeps the folder locked while this exists. Without it, the journal is only read.
+    lock: Option<Arc<File>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,7 +103,7 @@ impl Wal {
         from: u64,
         file_bytes: usize,
         random: Arc<dyn Random>,
-        lock: Arc<File>,
+        lock: Option<Arc<File>>,
     ) -> Result<Self, StoreError> {
         let numbers = file_numbers(&folder)?;
         let mut unread: VecDeque<u64> = numbers.iter().copied().collect();
@@ -115,7 +115,7 @@ impl Wal {
             .pop_front()
             .filter(|&first| first <= from)
             .ok_or_else(|| StoreError::Damaged(format!("no journal file holds segment {from}")))?;
-        let tail = Tail::read(&folder, &log_id, first)?;
+        let tail = Tail::read(&folder, &log_id, first, lock.is_some())?;
         Ok(Self {
             folder,
             log_id,
@@ -128,7 +128,7 @@ impl Wal {
             last: None,
             state: State::Reading,
             spare: None,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -161,7 +161,7 @@ impl Wal {
                 self.next_number
             )));
         }
-        self.tail = Tail::read(&self.folder, &self.log_id, next)?;
+        self.tail = Tail::read(&self.folder, &self.log_id, next, self.lock.is_some())?;
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl Journal for Wal {
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
-        if self.state != State::Read {
+        if self.state != State::Read || self.lock.is_none() {
             return Err(out_of_order());
         }
         self.state = State::Broken;
@@ -317,12 +317,18 @@ impl Drop for Wal {
 }
 
 impl Tail {
-    fn read(folder: &Path, log_id: &[u8; 32], first: u64) -> Result<Self, StoreError> {
+    fn read(
+        folder: &Path,
+        log_id: &[u8; 32],
+        first: u64,
+        is_writer: bool,
+    ) -> Result<Self, StoreError> {
         let path = folder.join(file_name(first));
         let name = format!("journal file {}", file_name(first));
         let bytes = fs::read(&path).map_err(StoreError::io(format!("read {name}")))?;
         let file = OpenOptions::new()
-            .write(true)
+            .read(true)
+            .write(is_writer)
             .open(&path)
             .map_err(StoreError::io(format!("open {name}")))?;
         let header = bytes
@@ -526,7 +532,7 @@ mod tests {
             let path = self.0.path().to_owned();
             let lock = Arc::new(File::open(&path).unwrap());
             let random = Arc::new(SeededRandom::new(from + 2));
-            Wal::open(path, LOG_ID, from, SMALL_FILE, random, lock)
+            Wal::open(path, LOG_ID, from, SMALL_FILE, random, Some(lock))
         }
 
         /// Opens for writing and returns what was read.

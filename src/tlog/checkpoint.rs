@@ -43,6 +43,15 @@ impl TreeHead {
     }
 }
 
+/// A tree head with the log's signature: what a checkpoint says, and `get-sth` of RFC 6962 too.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SignedTreeHead {
+    /// What is signed.
+    pub head: TreeHead,
+    /// A `digitally-signed` struct over [`TreeHead::signed_bytes`].
+    pub signature: Vec<u8>,
+}
+
 /// Who a log is: the name in its checkpoints, and its public key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogIdentity {
@@ -112,6 +121,14 @@ impl LogIdentity {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn verify(&self, note: &[u8]) -> Result<TreeHead, CheckpointError> {
+        self.open(note).map(|signed| signed.head)
+    }
+
+    /// Reads a checkpoint as [`Self::verify`] does, and returns the log's signature too.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`].
+    pub fn open(&self, note: &[u8]) -> Result<SignedTreeHead, CheckpointError> {
         use CheckpointError::{BadSignature, Malformed};
 
         if note.len() > MAX_NOTE_BYTES {
@@ -177,7 +194,10 @@ impl LogIdentity {
         let (length, signature) = signature.split_first_chunk::<2>().ok_or(BadSignature)?;
         let is_good = usize::from(u16::from_be_bytes(*length)) == signature.len()
             && self.verifies(&head.signed_bytes(), signature);
-        is_good.then_some(head).ok_or(BadSignature)
+        let signature = signed.to_vec();
+        is_good
+            .then_some(SignedTreeHead { head, signature })
+            .ok_or(BadSignature)
     }
 
     /// The key ID in the signature line: of the log ID, not of the key as in other types of note.

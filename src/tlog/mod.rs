@@ -28,6 +28,7 @@ use crate::store::{Store, StoreError};
 pub mod checkpoint;
 mod handover;
 pub mod journal;
+pub mod leaf_index;
 mod publisher;
 mod recovery;
 mod sequencer;

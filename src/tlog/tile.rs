@@ -89,6 +89,26 @@ impl TilePath {
     }
 }
 
+impl TileKind {
+    /// Names the last tile of this kind of a tree of `size` leaves where that tile is not full; nothing where it is, or
+    /// there is none.
+    #[must_use]
+    pub const fn partial_of(self, size: u64) -> Option<TilePath> {
+        let level = match self {
+            Self::Hashes(level) => level,
+            Self::Data => 0,
+        };
+        let count = match size.checked_shr(8 * level as u32) {
+            Some(count) => count,
+            None => 0,
+        };
+        match count % TILE_WIDTH {
+            0 => None,
+            width => Some(TilePath::of_width(self, count / TILE_WIDTH, width)),
+        }
+    }
+}
+
 impl fmt::Display for TilePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -443,6 +463,24 @@ mod tests {
             "tile/data/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/x999/999",
         ] {
             assert_eq!(text.parse::<TilePath>(), Err(NotATilePath), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_tile_is_named_where_it_is_not_full() {
+        let name = |kind: TileKind, size| kind.partial_of(size).map(|path| path.to_string());
+        for (kind, size, path) in [
+            (TileKind::Data, 0, None),
+            (TileKind::Data, 256, None),
+            (TileKind::Data, 257, Some("tile/data/001.p/1")),
+            (TileKind::Hashes(0), 255, Some("tile/0/000.p/255")),
+            (TileKind::Hashes(1), 255, None),
+            (TileKind::Hashes(1), 256, Some("tile/1/000.p/1")),
+            (TileKind::Hashes(1), 70_000, Some("tile/1/001.p/17")),
+            (TileKind::Hashes(2), 65_536, Some("tile/2/000.p/1")),
+            (TileKind::Hashes(9), 65_536, None),
+        ] {
+            assert_eq!(name(kind, size).as_deref(), path, "{kind:?} of {size}");
         }
     }
 

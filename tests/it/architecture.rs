@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
         ],
     ),
+    ("auditor", &["ca", "ctlog", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
     ("client", &["ca", "random", "tlog", "x509"]),
     // Layer 4: wire formats.
@@ -55,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "readiness",
             "reason",
             "store",
+            "tlog",
             "x509",
         ],
     ),
@@ -134,9 +136,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "admin", "bench", "ca", "check", "client", "clock", "config", "dev", "fetch",
-            "identity", "instance", "keys", "logging", "metrics", "policy", "random", "reload",
-            "server", "systemd", "tlog", "trust", "x509", "store",
+            "admin", "auditor", "bench", "ca", "check", "client", "clock", "config", "ctlog",
+            "dev", "fetch", "identity", "instance", "keys", "logging", "metrics", "policy",
+            "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

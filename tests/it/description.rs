@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::support::document::{document, operations};
@@ -27,11 +29,19 @@ fn every_operation_of_the_description_is_served() {
         .map(|octet| format!("{octet:02x}"))
         .collect();
 
+    let tile = server.get("/ct/main/tile/0/000.p/1").body;
+    let leaf: String =
+        url::form_urlencoded::byte_serialize(STANDARD.encode(tile).as_bytes()).collect();
+
     for (method, path) in operations() {
-        let target = path
+        let mut target = path
             .replace("{log}", "main")
             .replace("{path}", "0/000.p/1")
             .replace("{fingerprint}", &fingerprint);
+        for (number, (name, example)) in query_examples(path).iter().enumerate() {
+            let example = example.replace("{leaf}", &leaf);
+            target += &format!("{}{name}={example}", if number == 0 { '?' } else { '&' });
+        }
         let request = match (method.as_str(), path) {
             ("GET", _) => Request::get(target),
             ("POST", V2) => server.good_request(),
@@ -45,6 +55,28 @@ fn every_operation_of_the_description_is_served() {
             answer.status
         );
     }
+}
+
+/// The required parameters of a path's query, with the examples of the description.
+fn query_examples(path: &str) -> Vec<(&'static str, String)> {
+    let parameters = document()["paths"][path]["parameters"].as_array();
+    let of_query = parameters
+        .into_iter()
+        .flatten()
+        .filter(|parameter| parameter["in"] == "query");
+    let text = |value: &'static Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    of_query
+        .map(|parameter| {
+            (
+                parameter["name"].as_str().unwrap(),
+                text(&parameter["example"]),
+            )
+        })
+        .collect()
 }
 
 /// The paths of routes stand in `src/api` as constants, and nowhere else.

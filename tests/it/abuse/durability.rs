@@ -329,12 +329,12 @@ fn paths_that_name_nothing_published_never_reach_the_store() {
     }
     assert!(paths.len() > 80_000);
     for path in paths {
-        let page = site.read(&path);
+        let page = site.read(&path, "");
         let is_there = path == "checkpoint";
         assert_eq!(page.status, if is_there { 200 } else { 404 }, "{path:?}");
         assert_eq!(page.cache_control, "no-store", "{path:?}");
     }
     let absent = format!("issuer/{}", "0".repeat(64));
-    assert_eq!(site.read(&absent).status, 404);
+    assert_eq!(site.read(&absent, "").status, 404);
     assert_eq!(*store.read.lock().unwrap(), [absent]);
 }
