@@ -10,13 +10,17 @@ use rustix::io::Errno;
 
 use crate::reason::Reason;
 
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod folder;
 pub mod memory;
 pub mod metered;
+pub mod object;
 mod wal;
 
 pub use folder::{Folder, FolderReader};
 pub use memory::MemoryStore;
+pub use object::ObjectStorage;
 
 /// The first four octets of every segment. By them a damaged journal is searched for whole segments behind the damage.
 pub const SEGMENT_MAGIC: [u8; 4] = *b"MFJ1";
