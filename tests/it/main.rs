@@ -22,6 +22,7 @@ mod documents;
 mod entries;
 mod explain;
 mod listening;
+mod log_commands;
 mod operating;
 mod readiness;
 mod refusals;
