@@ -44,6 +44,17 @@ impl ConfigError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Span(pub Duration);
 
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, milliseconds) = (self.0.as_secs(), self.0.subsec_millis());
+        match (seconds, milliseconds) {
+            (0, _) => write!(f, "{milliseconds}ms"),
+            (_, 0) => write!(f, "{seconds}s"),
+            _ => write!(f, "{seconds}s{milliseconds}ms"),
+        }
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
@@ -82,6 +93,16 @@ impl FromStr for Span {
 /// A number of octets as people write it: `512`, `128KiB`, `4MiB`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Size(pub usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            size if size > 0 && size.is_multiple_of(1 << 20) => write!(f, "{}MiB", size >> 20),
+            size if size > 0 && size.is_multiple_of(1 << 10) => write!(f, "{}KiB", size >> 10),
+            size => write!(f, "{size}"),
+        }
+    }
+}
 
 impl FromStr for Size {
     type Err = String;
@@ -197,9 +218,51 @@ macro_rules! settings {
             fn over(self, lower: Self) -> Self {
                 Self { $($name: self.$name.or(lower.$name),)+ ct: lower.ct, trust: lower.trust }
             }
+
+            /// Every setting but the sections `ct` and `trust`: its name in Rust, which is also that of the flag's argument,
+            /// and its value as it is written.
+            #[must_use]
+            pub fn values(&self) -> Vec<(&'static str, Option<String>)> {
+                vec![$((stringify!($name), self.$name.as_ref().map(Written::written)),)+]
+            }
         }
     };
 }
+
+/// A value as it is written in the file.
+trait Written {
+    fn written(&self) -> String;
+}
+
+impl Written for PathBuf {
+    fn written(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+macro_rules! written_as_shown {
+    ($($kind:ty),+) => {
+        $(impl Written for $kind {
+            fn written(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
+}
+
+written_as_shown!(
+    bool,
+    usize,
+    String,
+    SocketAddr,
+    PublicUrl,
+    Size,
+    Span,
+    RateLimits,
+    Networks,
+    ErrorDetailName,
+    LogFormatName
+);
 
 settings! {
     /// The folder of keys, log and state that `mayfly init` made [default: /var/lib/mayfly]
@@ -299,7 +362,7 @@ settings! {
 }
 
 /// The `trust` section of the file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct TrustSettings {
     /// Services that this server does not run and its clients need.
@@ -311,6 +374,14 @@ macro_rules! names {
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub struct $name(pub $kind);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let all = [$(($text, $value)),+];
+                let name = all.iter().find(|(_, value)| *value == self.0);
+                f.write_str(name.map_or("", |(text, _)| *text))
+            }
+        }
 
         impl FromStr for $name {
             type Err = String;
@@ -380,6 +451,17 @@ impl Settings {
     /// # Errors
     /// When the file cannot be read, or is wrong: then with file, line and column.
     pub fn with_file(self, file: Option<&Path>) -> Result<Self, ConfigError> {
+        Ok(match self.read_file(file)? {
+            Some((_, lower)) => self.over(lower),
+            None => self,
+        })
+    }
+
+    /// The settings in the configuration file alone, with its path.
+    ///
+    /// # Errors
+    /// As for [`Self::with_file`].
+    pub fn read_file(&self, file: Option<&Path>) -> Result<Option<(PathBuf, Self)>, ConfigError> {
         let in_data_dir = self
             .data_dir
             .as_deref()
@@ -389,14 +471,14 @@ impl Settings {
             Some(path) => path.to_owned(),
             None if Path::new(SYSTEM_CONFIG).exists() => PathBuf::from(SYSTEM_CONFIG),
             None if in_data_dir.exists() => in_data_dir,
-            None => return Ok(self),
+            None => return Ok(None),
         };
         let text = read_limited(&path, MAX_FILE_BYTES)?;
         let environment: HashMap<String, String> = std::env::vars().collect();
         let name = path.display().to_string();
         let mut lower = Self::parse(&name, &text, environment)?;
         lower.resolve_paths(path.parent().unwrap_or_else(|| Path::new(".")));
-        Ok(self.over(lower))
+        Ok(Some((path, lower)))
     }
 
     /// Parses the text of a configuration file. `${NAME}` and `${NAME:-default}` in values are taken from `environment`.
@@ -422,6 +504,18 @@ impl Settings {
                 first_line(&error.without_snippet().to_string())
             ))
         })
+    }
+
+    /// The lowest level of log lines, or a list of `target=level`.
+    #[must_use]
+    pub fn log_level(&self) -> &str {
+        self.log_level.as_deref().unwrap_or("info")
+    }
+
+    /// The form of log lines.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format.map(|name| name.0).unwrap_or_default()
     }
 
     fn resolve_paths(&mut self, base: &Path) {
@@ -724,6 +818,63 @@ impl ServerConfig {
     }
 }
 
+impl ServerConfig {
+    /// What takes away something that the server protects, each by its setting and with what comes of it.
+    #[must_use]
+    pub fn insecure_settings(&self) -> Vec<&'static str> {
+        let no_ct = "no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them";
+        let permissions =
+            "allow-insecure-permissions: private keys that others can read or replace are taken";
+        let all = [
+            (self.log.is_none(), no_ct),
+            (self.allow_insecure_permissions, permissions),
+        ];
+        let set = all.into_iter().filter(|(is_set, _)| *is_set);
+        set.map(|(_, what)| what).collect()
+    }
+
+    /// The settings that come to this configuration, those included that nobody wrote: `given`, and what holds without it.
+    #[must_use]
+    pub fn settings(&self, given: &Settings) -> Settings {
+        let (tls_cert, tls_key) = self.tls.clone().unzip();
+        Settings {
+            data_dir: Some(self.data_dir.clone()),
+            identity_config: Some(self.identity_config.clone()),
+            no_watch: Some(self.no_watch),
+            listen: Some(self.listen),
+            metrics_listen: Some(self.metrics_listen),
+            admin_socket: self.admin_socket.clone(),
+            public_url: Some(self.public_url.clone()),
+            tls_cert,
+            tls_key,
+            ca_cert: Some(self.ca_cert.clone()),
+            ca_key: Some(self.ca_key.clone()),
+            ca_key_password_file: self.ca_key_password_file.clone(),
+            no_ct: Some(self.log.is_none()),
+            client_signing_algorithms: Some(
+                (given.client_signing_algorithms.clone())
+                    .unwrap_or_else(|| PermittedAlgorithms::DEFAULT.to_owned()),
+            ),
+            max_body_bytes: Some(Size(self.max_body_bytes)),
+            max_waiting: Some(self.max_waiting),
+            rate_limit: given.rate_limit,
+            trusted_proxies: given.trusted_proxies.clone(),
+            max_connections: Some(self.max_connections),
+            max_connections_per_ip: Some(self.max_connections_per_ip),
+            idle_timeout: Some(Span(self.idle_timeout)),
+            shutdown_grace: Some(Span(self.shutdown_grace)),
+            workers: Some(self.workers),
+            error_detail: Some(ErrorDetailName(self.error_detail)),
+            log_level: Some(given.log_level().to_owned()),
+            log_format: Some(LogFormatName(given.log_format())),
+            strict: Some(self.strict),
+            allow_insecure_permissions: Some(self.allow_insecure_permissions),
+            ct: given.ct.clone(),
+            trust: given.trust.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -773,6 +924,34 @@ mod tests {
             );
             assert!(!error.contains(" at line "), "the place twice: {error:?}");
         }
+    }
+
+    #[test]
+    fn values_are_shown_as_they_can_be_written() {
+        fn check<T: FromStr<Err: fmt::Debug> + fmt::Display + fmt::Debug + PartialEq>(
+            all: &[&str],
+        ) {
+            for text in all {
+                let value: T = text.parse().unwrap();
+                assert_eq!(value.to_string().parse::<T>().unwrap(), value, "{value}");
+            }
+        }
+        check::<Span>(&["0ms", "500ms", "10s", "1m30s", "2h", "1s500ms"]);
+        check::<Size>(&["0", "1", "1000", "1KiB", "128KiB", "3MiB"]);
+        check::<RateLimits>(&[
+            "",
+            "ip=50:100",
+            "ip=30/m:1,issuer=7/h:2,subject=600/h:20,global=1:1",
+        ]);
+        check::<Networks>(&[
+            "",
+            "10.0.0.0/8,192.0.2.1",
+            "2001:db8::/32,::1",
+            "0.0.0.0/0",
+            "::/0",
+        ]);
+        check::<ErrorDetailName>(&["reason", "compatible"]);
+        check::<LogFormatName>(&["auto", "json", "pretty"]);
     }
 
     #[test]

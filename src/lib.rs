@@ -7,6 +7,7 @@
 // Layer 5: puts the parts together.
 pub mod admin;
 pub mod bench;
+pub mod check;
 pub mod commands;
 pub mod config;
 pub mod dev;

@@ -330,7 +330,7 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     config_last_reload_ok: IntGaugeVec,
     config_last_reload: IntGaugeVec,
-    insecure_settings: IntGauge,
+    insecure_settings: IntGaugeVec,
     ready: IntGauge,
     ready_check: IntGaugeVec,
     ready_age: Gauge,
@@ -482,9 +482,10 @@ impl Metrics {
                 "When a configuration was last put in force, seconds since 1970",
                 &["kind"],
             )?,
-            insecure_settings: registrar.single_gauge(
+            insecure_settings: registrar.gauge(
                 "mayfly_insecure_settings",
-                "Settings in force that weaken what certificates mean",
+                "Settings in force that weaken what certificates mean, by configuration",
+                &["kind"],
             )?,
             ready: registrar.single_gauge("mayfly_ready", "Whether certificates can be issued")?,
             ready_check: registrar.gauge(
@@ -732,9 +733,10 @@ impl Metrics {
         }
     }
 
-    /// Sets how many settings in force weaken what certificates mean.
-    pub fn insecure_settings(&self, number: usize) {
+    /// Sets how many settings in force weaken what certificates mean: of the configuration `kind`, `identity` or `server`.
+    pub fn insecure_settings(&self, kind: &'static str, number: usize) {
         self.insecure_settings
+            .with_label_values(&[kind])
             .set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 

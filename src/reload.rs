@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::api::Api;
-use crate::identity::config::{Severity, source};
+use crate::identity::config::{Severity, named_files, source};
 use crate::identity::{Finding, Issuers, Source};
 use crate::metrics::Metrics;
 use crate::readiness::PolicyInForce;
@@ -39,8 +39,6 @@ pub struct LoadedPolicy {
     pub warnings: Vec<Finding>,
     /// The start of the SHA-256 of all files, hex.
     pub digest: String,
-    /// How the files looked before they were read: what changes from there on is another version.
-    pub(crate) seen: Fingerprint,
 }
 
 /// Why a configuration is not put in force.
@@ -114,7 +112,6 @@ impl PolicyFiles {
     /// # Errors
     /// When a file cannot be read, or one finding is an error.
     pub fn load(&self, now: time::OffsetDateTime) -> Result<LoadedPolicy, PolicyError> {
-        let seen = Fingerprint::of(&self.path);
         let sources = source::read(&self.path)?;
         let refused = |findings| PolicyError::Refused { findings };
         let (issuers, warnings) = Issuers::load(&sources, Some(now)).map_err(refused)?;
@@ -126,8 +123,15 @@ impl PolicyFiles {
             issuers,
             warnings,
             digest,
-            seen,
         })
+    }
+
+    /// What can be seen of them, and of the files that they name. What changes after this and before they are read counts as
+    /// a change once more.
+    pub(crate) fn look(&self) -> Fingerprint {
+        // What cannot be read names nothing; the reload tells of it.
+        let sources = source::read(&self.path).unwrap_or_default();
+        Fingerprint::of(&self.path, named_files(&sources))
     }
 }
 
@@ -242,13 +246,13 @@ impl Reloader {
         while !self.is_stopping() {
             match requests.0.recv_timeout(LOOK) {
                 Ok(request) => {
-                    in_force = Fingerprint::of(&self.files.path);
+                    in_force = self.files.look();
                     self.answer(request, requests);
                 }
                 Err(RecvTimeoutError::Timeout) if self.is_watching => {
-                    let seen = Fingerprint::of(&self.files.path);
+                    let seen = in_force.look_again();
                     if seen == last_seen && seen != in_force {
-                        in_force.clone_from(&seen);
+                        in_force = self.files.look();
                         // The outcome is in log, metrics and readiness.
                         let _ = self.reload(false);
                     }
@@ -336,7 +340,6 @@ impl Reloader {
             issuers,
             warnings,
             digest,
-            seen: _,
         } = policy;
         let Api {
             ca,
@@ -381,7 +384,8 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
         wildcard,
         count(|issuer| issuer.disabled),
     );
-    metrics.insecure_settings(count(|issuer| issuer.rule.skips_email_verification()));
+    let insecure = count(|issuer| issuer.rule.skips_email_verification());
+    metrics.insecure_settings("identity", insecure);
     if let Some(before) = before {
         let stay: HashSet<&str> = policy.issuers.iter().map(|issuer| &*issuer.id).collect();
         let ids = before.issuers.iter().map(|issuer| &*issuer.id);
@@ -394,13 +398,19 @@ pub(crate) fn announce(metrics: &Metrics, policy: &PolicyInForce, before: Option
 
 /// What can be seen of files without reading them; it differs after every change.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Fingerprint(BTreeMap<PathBuf, Option<Seen>>);
+pub(crate) struct Fingerprint {
+    /// The file or folder that is the configuration.
+    path: PathBuf,
+    /// Other files, which it names.
+    named: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, Option<Seen>>,
+}
 
 /// Device, inode, size, and the last change of content and of the entry, seconds and nanoseconds.
 type Seen = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Fingerprint {
-    fn of(path: &Path) -> Self {
+    fn of(path: &Path, named: Vec<PathBuf>) -> Self {
         let mut files = BTreeMap::new();
         let mut look = |path: PathBuf| {
             let seen = std::fs::metadata(&path).ok().map(|metadata| {
@@ -420,7 +430,17 @@ impl Fingerprint {
                 look(entry.path());
             }
         }
-        Self(files)
+        named.iter().cloned().for_each(&mut look);
+        Self {
+            path: path.to_owned(),
+            named,
+            files,
+        }
+    }
+
+    /// What can be seen of the same files now.
+    fn look_again(&self) -> Self {
+        Self::of(&self.path, self.named.clone())
     }
 }
 
@@ -431,19 +451,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_after_the_first_read_is_a_change() {
+    fn files_that_a_configuration_names_are_looked_at_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.yaml");
-        let text = "oidc-issuers: {a: {issuer-url: 'https://a.example', client-id: sigstore, type: email}}";
-        std::fs::write(&path, text).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let keys = elsewhere.path().join("keys.json");
+        let entry = |keys: &str| {
+            format!(
+                "oidc-issuers: {{a: {{issuer-url: 'https://a.example', client-id: sigstore, type: email{keys}}}}}"
+            )
+        };
+        std::fs::write(&path, entry("")).unwrap();
         let files = PolicyFiles {
             path: path.clone(),
             is_strict: false,
         };
-        let policy = files.load(time::OffsetDateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(policy.seen, Fingerprint::of(&path));
-        std::fs::write(&path, text.replace("email", "uri")).unwrap();
-        assert_ne!(policy.seen, Fingerprint::of(&path));
+        let without = files.look();
+        std::fs::write(&path, entry(&format!(", jwks-file: {}", keys.display()))).unwrap();
+        assert_ne!(without.look_again(), without);
+        // One that is not there yet may come.
+        let missing = files.look();
+        assert_eq!(missing.look_again(), missing);
+        std::fs::write(&keys, "{}").unwrap();
+        assert_ne!(missing.look_again(), missing);
+        let there = files.look();
+        std::fs::write(&keys, "{\"keys\": []}").unwrap();
+        assert_ne!(there.look_again(), there);
     }
 
     #[test]
@@ -479,16 +512,16 @@ mod tests {
             }),
         ];
         for (how, change) in changes {
-            let before = Fingerprint::of(folder.path());
-            assert_eq!(Fingerprint::of(folder.path()), before);
+            let before = Fingerprint::of(folder.path(), Vec::new());
+            assert_eq!(before.look_again(), before);
             change();
-            assert_ne!(Fingerprint::of(folder.path()), before, "{how}");
+            assert_ne!(before.look_again(), before, "{how}");
         }
         let file = path("b.yaml");
-        let before = Fingerprint::of(&file);
+        let before = Fingerprint::of(&file, Vec::new());
         std::fs::write(&file, "three").unwrap();
-        assert_ne!(Fingerprint::of(&file), before);
+        assert_ne!(before.look_again(), before);
         std::fs::remove_file(&file).unwrap();
-        assert_ne!(Fingerprint::of(&file), before);
+        assert_ne!(before.look_again(), before);
     }
 }

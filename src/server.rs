@@ -189,6 +189,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who may ask.
     pub policy: LoadedPolicy,
+    /// What could be seen of its files before.
+    seen: Fingerprint,
     /// Who signs.
     pub authority: Authority,
     /// Our own log, which is served to its readers.
@@ -210,6 +212,16 @@ impl Parts {
         is_throw_away: bool,
     ) -> Result<Self, StartError> {
         let Environment { clock, random, .. } = environment;
+        let insecure = config.insecure_settings();
+        if config.strict && !insecure.is_empty() {
+            let lines = insecure
+                .iter()
+                .map(|what| format!("{what} (refused by strict)"));
+            return Err(ConfigError(lines.collect()).into());
+        }
+        for setting in &insecure {
+            tracing::warn!(event = "insecure_setting", "{setting}");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("background")
@@ -219,7 +231,10 @@ impl Parts {
         let metrics = Metrics::new().map_err(|error| StartError::System(error.to_string()))?;
         let serials = WatchedRandomness::new(Arc::clone(random))
             .map_err(|error| StartError::System(error.to_string()))?;
-        let policy = policy_files(config)
+        let files = policy_files(config);
+        // Before they are read, so that what changes meanwhile is a change.
+        let seen = files.look();
+        let policy = files
             .load(clock.now())
             .map_err(|error| ConfigError(error.lines()))?;
         reload::log_warnings(&policy.warnings);
@@ -280,18 +295,13 @@ impl Parts {
                 }
                 Some(Arc::new(log))
             }
-            None => {
-                tracing::warn!(
-                    event = "no_ct",
-                    "--no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them"
-                );
-                None
-            }
+            None => None,
         };
         Ok(Self {
             runtime,
             metrics: Arc::new(metrics),
             policy,
+            seen,
             authority,
             submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
@@ -359,6 +369,7 @@ impl Server {
             runtime,
             metrics,
             policy,
+            seen,
             authority,
             log,
             submit_to,
@@ -371,10 +382,7 @@ impl Server {
             .transpose()?;
 
         let LoadedPolicy {
-            issuers,
-            digest,
-            seen,
-            ..
+            issuers, digest, ..
         } = policy;
         let published = issuers.configuration();
         let policy = PolicyInForce::new(&issuers, digest, clock.now());
@@ -400,6 +408,7 @@ impl Server {
         let chain = Arc::clone(authority.chain());
         announce_chain(&metrics, &chain);
         reload::announce(&metrics, &policy, None);
+        metrics.insecure_settings("server", config.insecure_settings().len());
         metrics.loaded(clock.now().unix_timestamp());
         let description = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),

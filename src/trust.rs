@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -51,7 +51,7 @@ pub struct TrustedLog {
 }
 
 /// `trust.external` of the configuration: services that this server does not run and its clients need.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ExternalTrust {
     /// Signature logs (Rekor v2).
@@ -61,7 +61,7 @@ pub struct ExternalTrust {
 }
 
 /// A signature log run elsewhere.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ExternalLog {
     /// Where clients reach it.
@@ -77,7 +77,7 @@ pub struct ExternalLog {
 }
 
 /// A timestamp authority run elsewhere.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ExternalTimestampAuthority {
     /// Its full URL, path included.

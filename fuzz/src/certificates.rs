@@ -172,6 +172,7 @@ fn read_identity(text: &str) -> Option<(OffsetDateTime, Identity)> {
         challenge_claim: "sub",
         san,
         build,
+        rate: None,
     };
     Some((now, identity))
 }
@@ -207,6 +208,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         challenge: "challenge".to_owned(),
         san: San::Email(String::new()),
         build: BuildFacts::default(),
+        rate: None,
     };
     let key = golden_key();
     let proof = ProofOfPossession::Challenge {

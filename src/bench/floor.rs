@@ -324,7 +324,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// The time within which that many of a thousand are done. `sorted`: shortest first.
 #[must_use]
-pub(super) fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
+pub fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
     let rank = (sorted.len() * per_mille).div_ceil(1000).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
 }

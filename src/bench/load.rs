@@ -208,6 +208,7 @@ impl Load {
             match joined {
                 Ok(part) => {
                     paced.samples.extend(part.samples);
+                    paced.refused.extend(part.refused);
                     paced.outcome.add(part.outcome);
                 }
                 Err(error) => paced.outcome.fail(error.to_string()),
@@ -246,14 +247,17 @@ impl Load {
                 // A timer that rings late is not the server's fault.
                 sent = Instant::now();
             }
-            match outcome.ask(&mut connection, request).await {
-                Ok(true) => paced.samples.push(Sample {
-                    at: due.saturating_duration_since(start),
-                    latency: sent.elapsed(),
-                }),
-                Ok(false) => {}
-                Err(()) => return paced,
-            }
+            let Ok(has_certificate) = outcome.ask(&mut connection, request).await else {
+                return paced;
+            };
+            let samples = match has_certificate {
+                true => &mut paced.samples,
+                false => &mut paced.refused,
+            };
+            samples.push(Sample {
+                at: due.saturating_duration_since(start),
+                latency: sent.elapsed(),
+            });
         }
     }
 
@@ -321,6 +325,8 @@ pub struct Sample {
 pub struct Paced {
     /// The requests that were answered with 200, in no order.
     pub samples: Vec<Sample>,
+    /// Those that were answered otherwise.
+    pub refused: Vec<Sample>,
     /// Everything else; it has no latencies.
     pub outcome: Outcome,
 }

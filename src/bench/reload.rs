@@ -235,7 +235,9 @@ impl ReloadReport {
         reloads: &[Reload],
         checked: usize,
     ) -> Self {
-        let Paced { samples, outcome } = paced;
+        let Paced {
+            samples, outcome, ..
+        } = paced;
         let reloads: Vec<Around> = reloads
             .iter()
             .map(|reload| Around::new(*reload, &samples))

@@ -276,6 +276,7 @@ mod tests {
             challenge: "alice@example.com".to_owned(),
             san: San::Email("alice@example.com".to_owned()),
             build: BuildFacts::default(),
+            rate: None,
         }
     }
 

@@ -165,9 +165,11 @@ impl CertificateAuthority {
             issuer_id,
             issuer,
             subject,
+            rate,
             ..
         } = &identity;
-        self.rates.check_subject(issuer_id, issuer, subject, now)?;
+        self.rates
+            .check_subject(issuer_id, *rate, issuer, subject, now)?;
         let key = proof.check(&identity, &self.permitted)?;
         steps.done(Stage::Proof);
         let key_label = key.label();

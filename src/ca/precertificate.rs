@@ -137,6 +137,7 @@ mod tests {
             challenge: email.to_owned(),
             san: San::Email(email.to_owned()),
             build,
+            rate: None,
         }
     }
 

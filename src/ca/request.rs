@@ -495,6 +495,7 @@ mod tests {
             challenge: EMAIL.to_owned(),
             san: San::Email(EMAIL.to_owned()),
             build: BuildFacts::default(),
+            rate: None,
         }
     }
 

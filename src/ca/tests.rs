@@ -71,6 +71,7 @@ fn identity(san: San, subject: &str, facts: &[String]) -> Identity {
         challenge: subject.to_owned(),
         san,
         build,
+        rate: None,
     }
 }
 

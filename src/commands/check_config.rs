@@ -1,4 +1,5 @@
-//! `mayfly check-config`: everything that is wrong with an identity configuration, at once, before it is in force.
+//! `mayfly check-config`: everything that is wrong with a configuration, at once, before it is in force: who may have a
+//! certificate, and what the server is made of.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{ConfigPaths, Failure, counted, print};
+use crate::check::{ServerCheck, check};
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::config::{Code, Finding, Severity, online, source};
 use crate::identity::{Issuers, Source};
@@ -55,9 +57,25 @@ fn code(text: &str) -> Result<Code, String> {
 }
 
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
-    let path = arguments.paths.identity_config()?;
-    let sources = source::read(&path).map_err(Failure::configuration)?;
-    let (issuers, findings) = load(&sources, arguments.online, environment)?;
+    let mut findings = Vec::new();
+    let path = match &arguments.paths.identity_config {
+        Some(path) if !arguments.paths.names_server() => Some(path.clone()),
+        given => {
+            let check = check_server(&arguments.paths, environment)?;
+            findings = check.findings;
+            let configured = check.config.map(|config| config.identity_config);
+            given.clone().or(configured)
+        }
+    };
+    // Without settings that hold up, nobody knows where it is.
+    let sources = path.as_deref().map(source::read).transpose();
+    let sources = sources.map_err(Failure::configuration)?.unwrap_or_default();
+    let mut issuers = None;
+    if path.is_some() {
+        let (loaded, found) = load(&sources, arguments.online, environment)?;
+        issuers = loaded;
+        findings.extend(found);
+    }
     let findings = arguments.judge(findings);
     let count = |severity| {
         let of = |finding: &&Finding| finding.severity == severity;
@@ -70,9 +88,12 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         Format::Sarif => sarif(&findings)?,
         Format::Github => github(&findings),
     })?;
+    let what = path.map_or_else(
+        || "the server's configuration".to_owned(),
+        |path| path.display().to_string(),
+    );
     let summary = format!(
-        "{}: {}, {}",
-        path.display(),
+        "{what}: {}, {}",
         counted(errors, "error"),
         counted(warnings, "warning")
     );
@@ -84,6 +105,14 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         print(&format!("{summary}, {}\n", counted(entries, "issuer")))?;
     }
     Ok(())
+}
+
+fn check_server(paths: &ConfigPaths, environment: &Environment) -> Result<ServerCheck, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(Failure::defect)?;
+    let now = environment.clock.now();
+    Ok(runtime.block_on(check(paths.settings(), paths.config.as_deref(), now)))
 }
 
 /// Reads the sources; online it asks the issuers too, by the fetcher of the server, with its limits.
@@ -135,7 +164,7 @@ impl Arguments {
 }
 
 /// Each finding with the line that it is about, and a mark under what is meant.
-fn text(findings: &[Finding], sources: &[Source]) -> String {
+pub(super) fn text(findings: &[Finding], sources: &[Source]) -> String {
     let mut text = String::new();
     for finding in findings {
         let Finding {

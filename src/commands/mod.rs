@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
 use time::OffsetDateTime;
@@ -25,10 +25,12 @@ use crate::store::StoreError;
 mod admin;
 mod bench;
 mod check_config;
+mod config;
 mod dev;
 mod diff_config;
 mod explain;
 mod healthcheck;
+mod import;
 mod init;
 mod log;
 mod presets;
@@ -63,8 +65,11 @@ enum Command {
     Init(init::Arguments),
     /// Run an instance
     Serve(Box<serve::Arguments>),
-    /// Find everything that is wrong with an identity configuration, before it is in force
+    /// Find everything that is wrong with a configuration, before it is in force
     CheckConfig(check_config::Arguments),
+    /// The server's configuration as it would be in force
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show what a token, or the claims of one, would get, step by step, or why it gets nothing
     Explain(explain::Arguments),
     /// Run golden tests: claims, and the certificate or the refusal that must come of them
@@ -76,6 +81,9 @@ enum Command {
         #[command(subcommand)]
         command: Option<presets::Command>,
     },
+    /// Turn the configuration of another program into one of Mayfly
+    #[command(subcommand)]
+    Import(import::Command),
     /// The JSON Schema of a configuration file, for editors
     Schema {
         #[arg(value_enum)]
@@ -207,6 +215,11 @@ impl ConfigPaths {
         Ok(self.server_config(self.settings())?.identity_config)
     }
 
+    /// Whether the server's own configuration is named.
+    const fn names_server(&self) -> bool {
+        self.config.is_some() || self.data_dir.is_some()
+    }
+
     /// What of the server's settings is said here.
     fn settings(&self) -> Settings {
         Settings {
@@ -301,7 +314,8 @@ fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'stat
 /// Parses the arguments, runs the command, prints what went wrong, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     forbid_writing_by_others();
     // Every TLS connection of the process, in and out, uses the one provider.
     if rustls::crypto::aws_lc_rs::default_provider()
@@ -322,10 +336,16 @@ pub fn run() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments, &environment),
         Command::Serve(arguments) => serve::run(*arguments, &environment),
         Command::CheckConfig(arguments) => check_config::run(&arguments, &environment),
+        Command::Config(command) => {
+            // The matches of the command that was parsed from them.
+            let matches = matches.subcommand_matches("config").unwrap_or(&matches);
+            config::run(command, matches)
+        }
         Command::Explain(arguments) => explain::run(&arguments, &environment),
         Command::TestConfig(arguments) => test_config::run(&arguments, &environment),
         Command::DiffConfig(arguments) => diff_config::run(&arguments, &environment),
         Command::Presets { command } => presets::run(command.as_ref()),
+        Command::Import(command) => import::run(command, &environment),
         Command::Schema { file } => schema::run(file),
         Command::Log(command) => log::run(&command, &environment),
         Command::Trust(command) => trust::run(command),

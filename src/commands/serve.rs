@@ -35,9 +35,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
     let settings = arguments.settings.with_file(arguments.config.as_deref())?;
-    let level = settings.log_level.as_deref().unwrap_or("info");
-    let format = settings.log_format.map(|name| name.0).unwrap_or_default();
-    logging::start(level, format).map_err(ConfigError::one)?;
+    logging::start(settings.log_level(), settings.log_format()).map_err(ConfigError::one)?;
     let config = ServerConfig::new(settings)?;
     if rustix::process::geteuid().is_root() {
         tracing::warn!(

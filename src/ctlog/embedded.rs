@@ -42,7 +42,7 @@ pub const MMD_SECONDS: u64 = 86_400;
 const MAX_SUBMISSION_BYTES: usize = 512 << 10;
 
 /// The configuration of the embedded log.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct EmbeddedLogConfig {
     /// Its name in URLs and metrics: lower-case letters, digits and `-`, at most 63. Default: `main`.

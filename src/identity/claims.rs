@@ -230,6 +230,7 @@ pub(super) fn identify(
         challenge: challenge.to_owned(),
         san,
         build,
+        rate: issuer.rate,
     })
 }
 

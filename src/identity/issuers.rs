@@ -1,5 +1,6 @@
 //! The configured issuers: whose tokens are accepted, and what each one's tokens may prove.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,14 +12,15 @@ use super::config::{self, Finding, Source};
 use super::jwks::{CLUSTER_ISSUER, ClusterAccess, KeyEndpoint};
 use super::jws::Algorithm;
 use super::rules::ClaimRules;
+use crate::limits::Rate;
 
 /// The issuers that tokens are accepted from: one checked version of the identity file.
 #[derive(Debug)]
 pub struct Issuers {
     /// By the exact URL that tokens carry as `iss`; several for one URL have different audiences.
     exact: HashMap<String, Group>,
-    /// The pattern with the most literal characters first; equals do not overlap.
-    wildcards: Vec<(Pattern, Arc<Issuer>)>,
+    /// By the domain that their URLs share, the pattern with the most literal characters first; equals do not overlap.
+    wildcards: HashMap<String, Vec<(Pattern, Arc<Issuer>)>>,
 }
 
 /// One configured issuer: an entry of the identity file.
@@ -34,6 +36,8 @@ pub struct Issuer {
     pub access: ClaimRules,
     /// What is asked of its tokens beyond what holds for every issuer.
     pub tokens: TokenLimits,
+    /// How often its tokens may be used, in place of the limit that holds for every issuer.
+    pub rate: Option<Rate>,
     /// Whether its tokens are refused although the entry stands in the file.
     pub disabled: bool,
     /// When its tokens begin to be refused.
@@ -182,14 +186,17 @@ impl Issuers {
             };
             Some((url, group))
         });
-        let wildcards = wildcards
-            .into_iter()
-            .map(|(pattern, issuer)| (pattern, Arc::new(issuer)));
-        let mut wildcards: Vec<_> = wildcards.collect();
-        wildcards.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.literal_characters()));
+        let mut by_domain: HashMap<String, Vec<(Pattern, Arc<Issuer>)>> = HashMap::new();
+        for (pattern, issuer) in wildcards {
+            let of_domain = by_domain.entry(pattern.domain().to_owned()).or_default();
+            of_domain.push((pattern, Arc::new(issuer)));
+        }
+        for of_domain in by_domain.values_mut() {
+            of_domain.sort_by_key(|(pattern, _)| Reverse(pattern.literal_characters()));
+        }
         Self {
             exact: groups.collect(),
-            wildcards,
+            wildcards: by_domain,
         }
     }
 
@@ -206,6 +213,7 @@ impl Issuers {
         }
         let (_, issuer) = self
             .wildcards
+            .get(domain(iss))?
             .iter()
             .find(|(pattern, _)| pattern.matches(iss))?;
         Some(MatchedIssuer {
@@ -230,7 +238,8 @@ impl Issuers {
         let mut exact: Vec<_> = groups
             .flat_map(|group| std::iter::once(&group.first).chain(group.others.iter()))
             .collect();
-        let mut wildcards: Vec<_> = self.wildcards.iter().map(|(_, issuer)| issuer).collect();
+        let wildcards = self.wildcards.values().flatten();
+        let mut wildcards: Vec<_> = wildcards.map(|(_, issuer)| issuer).collect();
         // Stable: entries for one URL stay in the order of the file.
         exact.sort_by_key(|issuer| &issuer.endpoint.issuer);
         wildcards.sort_by_key(|issuer| &issuer.endpoint.issuer);
@@ -406,6 +415,12 @@ impl Pattern {
         }
     }
 
+    /// The last two labels of its host, which are written out: every URL that it matches has them.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        domain(&self.0)
+    }
+
     /// How specific the pattern is.
     #[must_use]
     pub fn literal_characters(&self) -> usize {
@@ -417,6 +432,15 @@ impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The last two labels of the host of a URL, octet for octet.
+fn domain(url: &str) -> &str {
+    let rest = url.strip_prefix("https://").unwrap_or(url);
+    let host = rest.split(['/', ':']).next().unwrap_or(rest);
+    let dots = host.rmatch_indices('.');
+    let start = dots.skip(1).map(|(index, _)| index + 1).next();
+    host.get(start.unwrap_or(0)..).unwrap_or(host)
 }
 
 /// Cuts a URL or pattern into runs of what a star can stand for, each with the separator that ends it.
@@ -595,6 +619,46 @@ mod tests {
         })
     }
 
+    #[test]
+    fn every_one_of_thousands_of_entries_is_found() {
+        const COUNT: usize = 2000;
+        let exact =
+            (0..COUNT).map(|number| entry(&format!("https://i{number}.example"), "type: email"));
+        let mut file: String = exact.collect();
+        file = file.replace("oidc-issuers:\n", "");
+        file.insert_str(0, "oidc-issuers:\n");
+        file += "meta-issuers:\n";
+        for number in 0..COUNT {
+            // Half of them in one domain.
+            let domain = if number % 2 == 0 {
+                "idp".to_owned()
+            } else {
+                format!("d{number}")
+            };
+            let pattern = format!("https://*.{domain}.example/{number}");
+            file += &format!("  {pattern}:\n    client-id: sigstore\n    type: email\n");
+        }
+        let (issuers, _) = Issuers::parse("identity.yaml", &file).unwrap();
+        assert_eq!(issuers.all().len(), 2 * COUNT);
+        for number in 0..COUNT {
+            let url = format!("https://i{number}.example");
+            assert_eq!(issuers.lookup(&url).unwrap().issuer.url(), url);
+            let domain = if number % 2 == 0 {
+                "idp".to_owned()
+            } else {
+                format!("d{number}")
+            };
+            let found = issuers.lookup(&format!("https://t.{domain}.example/{number}"));
+            let expected = format!("https://*.{domain}.example/{number}");
+            assert_eq!(found.unwrap().issuer.url(), expected);
+            assert!(
+                issuers
+                    .lookup(&format!("https://t.{domain}.example/"))
+                    .is_none()
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn matching_agrees_with_what_a_pattern_means(
@@ -608,6 +672,9 @@ mod tests {
                 naive_match(pattern.to_string().as_bytes(), url.as_bytes()),
                 "{} {:?}", pattern, url
             );
+            if pattern.matches(&url) {
+                prop_assert_eq!(pattern.domain(), domain(&url));
+            }
         }
 
         #[test]

@@ -28,6 +28,8 @@ pub use issuers::{Issuer, IssuerConfiguration, Issuers, TokenLimits};
 pub use jwks::{KeySource, KeyStatus};
 pub use verifier::TokenVerifier;
 
+use crate::limits::Rate;
+
 /// What a verified token proves about its bearer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
@@ -47,6 +49,8 @@ pub struct Identity {
     pub san: San,
     /// What the token says about the build it was given to. Empty for people.
     pub build: BuildFacts,
+    /// How often tokens of the issuer's entry may be used, where it says so.
+    pub rate: Option<Rate>,
 }
 
 /// The subject alternative name of a certificate (RFC 5280, section 4.2.1.6).

@@ -250,6 +250,7 @@ pub(crate) fn issuer_for(audience: &str) -> Issuer {
         rule: IdentityRule::Email(EmailRule::default()),
         access: ClaimRules::default(),
         tokens: TokenLimits::default(),
+        rate: None,
         disabled: false,
         expires: None,
     }

@@ -1,5 +1,6 @@
 //! Whose request it is: the peer's address, or what a trusted proxy says of it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -30,6 +31,18 @@ impl Networks {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Network { base, mask }) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let address = IpAddr::from(Ipv6Addr::from(*base)).to_canonical();
+            let width = if address.is_ipv4() { 32 } else { 128 };
+            write!(f, "{comma}{address}/{}", width - mask.trailing_zeros())?;
+        }
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ pub mod turns;
 pub use admission::{Admission, Admitted};
 pub use clients::{Networks, client_address};
 pub use connections::{ConnectionLimit, OpenConnection};
-pub use rates::{Limited, RateLimiter, RateLimits, Scope};
+pub use rates::{Limited, Rate, RateLimiter, RateLimits, Scope};
 pub use turns::{TooBusy, Turn, Turns};
 
 /// After how many seconds a client that was turned away should come back: 1 to 3, at random, so that those who were turned

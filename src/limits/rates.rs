@@ -77,9 +77,28 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Whether whatever passes `other` passes this one too.
+    #[must_use]
+    pub const fn allows_all_of(self, other: Self) -> bool {
+        self.interval <= other.interval && self.burst >= other.burst
+    }
+
     /// The time in which an empty bucket becomes full, in nanoseconds.
     const fn capacity(self) -> u64 {
         self.interval.saturating_mul(self.burst as u64)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 3] = [(1, ""), (60, "/m"), (3600, "/h")];
+        let per = |seconds: u64| seconds * 1_000_000_000 / self.interval;
+        // The shortest unit in which it is a whole number; what is parsed always is one in some unit, to the nanosecond.
+        let exact = UNITS
+            .into_iter()
+            .find(|(seconds, _)| seconds * 1_000_000_000 / per(*seconds).max(1) == self.interval);
+        let (seconds, unit) = exact.unwrap_or((3600, "/h"));
+        write!(f, "{}{unit}:{}", per(seconds), self.burst)
     }
 }
 
@@ -117,6 +136,26 @@ impl FromStr for Rate {
 pub struct RateLimits {
     /// In the order of [`Scope::ALL`].
     rates: [Option<Rate>; Scope::ALL.len()],
+}
+
+impl RateLimits {
+    /// The limit of a scope.
+    fn of(&self, scope: Scope) -> Option<Rate> {
+        let mut rates = Scope::ALL.iter().zip(self.rates);
+        rates.find(|(of, _)| **of == scope)?.1
+    }
+}
+
+impl fmt::Display for RateLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = Scope::ALL.iter().zip(self.rates);
+        let limits = limits.filter_map(|(scope, rate)| Some((scope, rate?)));
+        for (index, (scope, rate)) in limits.enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}={rate}", scope.as_str())?;
+        }
+        Ok(())
+    }
 }
 
 impl FromStr for RateLimits {
@@ -168,6 +207,7 @@ impl Scope {
 
 /// Counts requests against the configured limits.
 pub struct RateLimiter {
+    limits: RateLimits,
     /// In the order of [`Scope::ALL`].
     tables: [Option<Table>; Scope::ALL.len()],
     key: hmac::Key,
@@ -180,18 +220,18 @@ impl fmt::Debug for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Makes the tables of the configured limits; others cost nothing.
+    /// Makes the tables of the configured limits, and that of issuers, which can have limits of their own; others cost nothing.
     ///
     /// # Errors
     /// When there is no randomness for the key of their hash.
     pub fn new(limits: &RateLimits, random: &dyn Random) -> Result<Self, RandomError> {
         let mut secret = [0; 32];
         random.fill(&mut secret)?;
-        let mut scopes = Scope::ALL.into_iter();
         Ok(Self {
-            tables: limits.rates.map(|rate| {
-                let places = scopes.next().map_or(1, Scope::places);
-                rate.map(|rate| Table::new(rate, places))
+            limits: *limits,
+            tables: Scope::ALL.map(|scope| {
+                let is_used = limits.of(scope).is_some() || scope == Scope::Issuer;
+                is_used.then(|| Table::new(scope.places()))
             }),
             key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
         })
@@ -202,29 +242,41 @@ impl RateLimiter {
     /// # Errors
     /// When it came too soon.
     pub fn check_address(&self, client: IpAddr, now: OffsetDateTime) -> Result<(), Limited> {
-        self.check(Scope::Global, &[], now)?;
-        self.check(Scope::Ip, &[&octets(subscriber(client))], now)
+        self.check(Scope::Global, None, &[], now)?;
+        self.check(Scope::Ip, None, &[&octets(subscriber(client))], now)
     }
 
-    /// Counts a request for a subject of an issuer: `issuer` is the configured id, `url` the token's `iss`.
+    /// Counts a request for a subject of an issuer: `issuer` is the configured id, `rate` its own limit if it has one, `url`
+    /// the token's `iss`.
     ///
     /// # Errors
     /// When it came too soon.
     pub fn check_subject(
         &self,
         issuer: &str,
+        rate: Option<Rate>,
         url: &str,
         subject: &str,
         now: OffsetDateTime,
     ) -> Result<(), Limited> {
         // The narrow one first: a subject that asks too often must not use up what its issuer may.
-        self.check(Scope::Subject, &[url.as_bytes(), subject.as_bytes()], now)?;
-        self.check(Scope::Issuer, &[issuer.as_bytes()], now)
+        let key = [url.as_bytes(), subject.as_bytes()];
+        self.check(Scope::Subject, None, &key, now)?;
+        self.check(Scope::Issuer, rate, &[issuer.as_bytes()], now)
     }
 
-    fn check(&self, scope: Scope, key: &[&[u8]], now: OffsetDateTime) -> Result<(), Limited> {
+    /// `rate`: in place of the scope's.
+    fn check(
+        &self,
+        scope: Scope,
+        rate: Option<Rate>,
+        key: &[&[u8]],
+        now: OffsetDateTime,
+    ) -> Result<(), Limited> {
         let mut tables = Scope::ALL.iter().zip(&self.tables);
-        let Some((_, Some(table))) = tables.find(|(of, _)| **of == scope) else {
+        let table = tables.find(|(of, _)| **of == scope);
+        let rate = rate.or_else(|| self.limits.of(scope));
+        let (Some((_, Some(table))), Some(rate)) = (table, rate) else {
             return Ok(());
         };
         let mut hash = hmac::Context::with_key(&self.key);
@@ -239,6 +291,7 @@ impl RateLimiter {
         let now = u64::try_from(now.unix_timestamp_nanos()).unwrap_or(0);
         table
             .take(
+                rate,
                 u64::from_le_bytes(*index),
                 u64::from_le_bytes(*fingerprint),
                 now,
@@ -269,24 +322,21 @@ struct Bucket {
 }
 
 /// The buckets of one limit: sets of [`WAYS`], of which a key's hash names one.
-struct Table {
-    rate: Rate,
-    sets: Mutex<Vec<[Bucket; WAYS]>>,
-}
+struct Table(Mutex<Vec<[Bucket; WAYS]>>);
 
 impl Table {
-    fn new(rate: Rate, places: usize) -> Self {
-        Self {
-            rate,
-            sets: Mutex::new(vec![[Bucket::default(); WAYS]; places.div_ceil(WAYS)]),
-        }
+    fn new(places: usize) -> Self {
+        Self(Mutex::new(vec![
+            [Bucket::default(); WAYS];
+            places.div_ceil(WAYS)
+        ]))
     }
 
     /// Takes from a key's bucket, or says in how many nanoseconds there is something to take.
-    fn take(&self, index: u64, fingerprint: u64, now: u64) -> Result<(), u64> {
-        let Rate { interval, .. } = self.rate;
-        let capacity = self.rate.capacity();
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(&self, rate: Rate, index: u64, fingerprint: u64, now: u64) -> Result<(), u64> {
+        let Rate { interval, .. } = rate;
+        let capacity = rate.capacity();
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let set = usize::try_from(index % sets.len() as u64).unwrap_or(0);
         let Some(set) = sets.get_mut(set) else {
             return Ok(());
@@ -337,7 +387,7 @@ mod tests {
     fn taken(limiter: &RateLimiter, clock: &FixedClock, subject: &str) -> usize {
         let take = |_: &usize| {
             limiter
-                .check_subject("i", "https://i", subject, clock.now())
+                .check_subject("i", None, "https://i", subject, clock.now())
                 .is_ok()
         };
         (0..1000).take_while(take).count()
@@ -353,6 +403,11 @@ mod tests {
             ("1/h:2", rate(3_600_000_000_000, 2)),
         ] {
             assert_eq!(text.parse::<Rate>().unwrap(), expected, "{text}");
+        }
+        for text in ["50:100", "7:1", "30/m:1", "7/m:2", "1/h:2", "100/h:3"] {
+            let read: Rate = text.parse().unwrap();
+            let shown: Rate = read.to_string().parse().unwrap();
+            assert_eq!(shown, read, "{text} is shown as {read}");
         }
         for text in [
             "", "50", "50:", ":5", "0:5", "5:0", "-1:5", "5/d:1", "1.5:2", "5:5:5",
@@ -386,7 +441,7 @@ mod tests {
     #[test]
     fn a_client_is_told_when_the_next_request_is_taken() {
         let (limiter, clock) = limiter("subject=6/m:1");
-        let check = || limiter.check_subject("i", "https://i", "ada", clock.now());
+        let check = || limiter.check_subject("i", None, "https://i", "ada", clock.now());
         check().unwrap();
         let limited = check().unwrap_err();
         assert_eq!(
@@ -418,7 +473,7 @@ mod tests {
         assert_eq!(from("192.0.2.2"), Err(Scope::Global));
         let of = |issuer: &str, subject: &str| {
             limiter
-                .check_subject(issuer, "https://i", subject, clock.now())
+                .check_subject(issuer, None, "https://i", subject, clock.now())
                 .map_err(|limited| limited.scope)
         };
         assert_eq!((of("i", "a"), of("i", "b")), (Ok(()), Ok(())));
@@ -429,7 +484,7 @@ mod tests {
     fn parts_of_a_key_do_not_run_together() {
         let (limiter, clock) = limiter("subject=1/h:1");
         for (url, subject) in [("https://i/a", "bc"), ("https://i/ab", "c")] {
-            let checked = limiter.check_subject("i", url, subject, clock.now());
+            let checked = limiter.check_subject("i", None, url, subject, clock.now());
             assert_eq!(checked, Ok(()), "{url} {subject}");
         }
     }
@@ -451,21 +506,22 @@ mod tests {
             .tables
             .iter()
             .flatten()
-            .map(|table| table.sets.lock().unwrap().capacity() * size_of::<[Bucket; WAYS]>())
+            .map(|table| table.0.lock().unwrap().capacity() * size_of::<[Bucket; WAYS]>())
             .sum();
         assert!(bytes <= 32 << 20, "{bytes} bytes");
         let table = limiter.tables[2].as_ref().unwrap();
+        let rate = limiter.limits.of(Scope::Subject).unwrap();
         // Whoever has used up the burst is the last to be forgotten, while strangers come once each.
         let strangers = |count: u64| {
             let mix = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
             for n in 1..=count {
-                let _ = table.take(mix(n), mix(mix(n)), nanos(&clock));
+                let _ = table.take(rate, mix(n), mix(mix(n)), nanos(&clock));
             }
         };
         assert_eq!(taken(&limiter, &clock, "mallory"), 3);
         strangers(1_000_000);
         assert_eq!(taken(&limiter, &clock, "mallory"), 0);
-        let kept = table.sets.lock().unwrap().len() * WAYS;
+        let kept = table.0.lock().unwrap().len() * WAYS;
         assert_eq!(kept, Scope::Subject.places());
     }
 
@@ -479,6 +535,7 @@ mod tests {
         assert_eq!(taken(&limiter, &clock, "ada"), 1000);
         let loopback = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(limiter.check_address(loopback, clock.now()), Ok(()));
-        assert!(limiter.tables.iter().all(Option::is_none));
+        let tables = limiter.tables.iter().flatten();
+        assert_eq!(tables.count(), 1, "only entries have limits of their own");
     }
 }

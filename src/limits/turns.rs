@@ -19,7 +19,7 @@ const SHORTEST_WAIT: u32 = 2;
 /// The most turns that one waits.
 const LONGEST_WAIT: u32 = 16;
 /// No bound on the wait in a burst is shorter: below it, the scheduling of threads makes lines.
-const BURST: Duration = Duration::from_millis(40);
+const BURST: Duration = Duration::from_millis(30);
 
 /// The line is longer than waiting makes sense.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -376,6 +376,12 @@ fn compare(old: &Issuer, new: &Issuer) -> Vec<Change> {
         names(&before.algorithms),
         names(&after.algorithms),
     );
+    let allows_more = match (old.rate, new.rate) {
+        (Some(before), Some(after)) => !before.allows_all_of(after),
+        (_, after) => after.is_none(),
+    };
+    let [before, after] = [old.rate, new.rate].map(|rate| rate.map(|rate| rate.to_string()));
+    add(wider_if(allows_more), "rate", before, after);
     if is_same_issuer(old, new) && old.endpoint != new.endpoint {
         let elsewhere = Some("keys that are found or fetched in another way".to_owned());
         add(
@@ -659,6 +665,13 @@ mod tests {
                 "    algorithms: [ES256]\n",
                 (Wider, Wider),
             ),
+            ("", "    rate: 10/h:5\n", (Narrower, Wider)),
+            (
+                "    rate: 10/h:5\n",
+                "    rate: 20/h:5\n",
+                (Wider, Narrower),
+            ),
+            ("    rate: 10/h:5\n", "    rate: 20/h:4\n", (Wider, Wider)),
             ("", "    skip-email-verification: true\n", (Wider, Narrower)),
             ("", "    issuer-claim: $.a\n", (Wider, Wider)),
             // Rules.

@@ -19,7 +19,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 2: who is asking; a verifiable log of opaque entries.
     (
         "identity",
-        &["clock", "fetch", "metrics", "random", "reason", "x509"],
+        &[
+            "clock", "fetch", "limits", "metrics", "random", "reason", "x509",
+        ],
     ),
     (
         "tlog",
@@ -126,11 +128,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "check",
+        &[
+            "ca", "clock", "config", "ctlog", "identity", "keys", "listener", "server", "x509",
+        ],
+    ),
+    (
         "commands",
         &[
-            "admin", "auditor", "bench", "ca", "client", "clock", "config", "ctlog", "dev",
-            "fetch", "identity", "instance", "keys", "logging", "metrics", "policy", "random",
-            "reload", "server", "systemd", "tlog", "trust", "x509", "store",
+            "admin", "auditor", "bench", "ca", "check", "client", "clock", "config", "ctlog",
+            "dev", "fetch", "identity", "instance", "keys", "logging", "metrics", "policy",
+            "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

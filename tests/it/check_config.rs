@@ -4,12 +4,15 @@
 //! `MAYFLY_UPDATE` set, what is printed is written there instead, to be read and committed.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use mayfly::config::{ServerConfig, Settings};
 use mayfly::identity::config::Code;
+use mayfly::server::load_chain;
 use serde_json::Value;
 
-use crate::support::process::{mayfly, run};
+use crate::support::process::{Instance, Process, mayfly, run};
 
 fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
@@ -64,13 +67,170 @@ fn every_code_is_found_where_it_stands() {
         assert_eq!(printed, expected, "{}", fixture.display());
         seen.insert(code.to_owned());
     }
-    // What only issuers can tell is tested where they are asked.
+    // What only issuers and instances can tell is tested where there are some.
     let all: BTreeSet<String> = Code::ALL
         .iter()
         .map(|code| code.name().to_owned())
-        .filter(|code| !code.starts_with("MF13"))
+        .filter(|code| !code.starts_with("MF13") && !code.starts_with("MF2"))
         .collect();
     assert_eq!(seen, all);
+}
+
+/// Checks an instance with these settings in place of its own. Returns the exit code and the findings.
+fn check_instance(instance: &Instance, settings: &str) -> (i32, Vec<Value>) {
+    let config = instance.data_dir().join("other.yaml");
+    let settings = format!("data-dir: {}\n{settings}", instance.data_dir().display());
+    std::fs::write(&config, settings).unwrap();
+    let mut command = mayfly(["check-config", "--format", "json", "--config"]);
+    let outcome = run(command.arg(config));
+    let findings = serde_json::from_str(&outcome.stdout);
+    let findings = findings.unwrap_or_else(|error| panic!("{error}: {outcome:?}"));
+    (outcome.code, findings)
+}
+
+#[test]
+fn what_a_server_is_made_of_is_checked_without_starting_it() {
+    let instance = Instance::new();
+    assert_eq!(check_instance(&instance, ""), (0, Vec::new()));
+    let process = Process::start(&mut instance.serve());
+    assert_eq!(
+        check_instance(&instance, ""),
+        (0, Vec::new()),
+        "while it runs"
+    );
+    process.terminate();
+    process.end();
+
+    let other = Instance::new();
+    let file =
+        |instance: &Instance, path: &str| instance.data_dir().join(path).display().to_string();
+    let chain = file(&instance, "ca/current/chain.pem");
+    let key = file(&instance, "ca/current/key.pem");
+    let other_key = file(&other, "ca/current/key.pem");
+    let log_key = instance.log().join("key.pem");
+    let readable = instance.data_dir().join("readable.pem");
+    std::fs::copy(&key, &readable).unwrap();
+    let empty = instance.data_dir().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    std::fs::set_permissions(&empty, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&readable, PermissionsExt::from_mode(0o644)).unwrap();
+    for (settings, code, place, message) in [
+        ("lissten: x".to_owned(), "MF200", "other.yaml", "lissten"),
+        (
+            "workers: 0".to_owned(),
+            "MF200",
+            "settings",
+            "workers: 0 threads serve nobody",
+        ),
+        (
+            "listen: 127.0.0.1:99\nmetrics-listen: 0.0.0.0:99".to_owned(),
+            "MF200",
+            "settings",
+            "is taken by listen",
+        ),
+        (format!("ca-cert: {key}"), "MF201", &key, "certificate"),
+        (
+            "ca-cert: nowhere.pem".to_owned(),
+            "MF201",
+            "nowhere.pem",
+            "No such file",
+        ),
+        (
+            format!("ca-key: {}", readable.display()),
+            "MF202",
+            "readable.pem",
+            "others can read",
+        ),
+        (
+            "ca-key: empty.pem".to_owned(),
+            "MF202",
+            "empty.pem",
+            "no private key",
+        ),
+        (
+            format!("ca-key: {other_key}"),
+            "MF203",
+            &other_key,
+            "does not belong to",
+        ),
+        (format!("tls-cert: {chain}\ntls-key: {key}\n"), "", "", ""),
+        (
+            format!("tls-cert: {chain}\ntls-key: {other_key}\n"),
+            "MF206",
+            &chain,
+            "do not fit",
+        ),
+        ("no-ct: true".to_owned(), "MF207", "settings", "no-ct"),
+        (
+            "allow-insecure-permissions: true".to_owned(),
+            "MF207",
+            "settings",
+            "allow-insecure",
+        ),
+    ] {
+        let (exit, findings) = check_instance(&instance, &settings);
+        let [found] = &findings[..] else {
+            assert_eq!(
+                (exit, findings.len(), code),
+                (0, 0, ""),
+                "{settings}: {findings:?}"
+            );
+            continue;
+        };
+        let text = |member: &str| found[member].as_str().unwrap();
+        assert_eq!(text("code"), code, "{settings}: {found}");
+        assert_eq!(
+            exit,
+            if text("severity") == "error" { 3 } else { 0 },
+            "{settings}"
+        );
+        assert!(text("file").ends_with(place), "{settings}: {found}");
+        assert!(text("message").contains(message), "{settings}: {found}");
+        assert!(
+            !text("message").starts_with('/'),
+            "the place twice: {found}"
+        );
+    }
+
+    // A log with the key of another one.
+    std::fs::copy(other.log().join("key.pem"), &log_key).unwrap();
+    let (exit, findings) = check_instance(&instance, "");
+    assert_eq!(
+        (exit, &findings[0]["code"]),
+        (3, &"MF205".into()),
+        "{findings:?}"
+    );
+    std::fs::remove_file(instance.log().join("log.json")).unwrap();
+    let (exit, findings) = check_instance(&instance, "");
+    assert_eq!(
+        (exit, &findings[0]["code"]),
+        (3, &"MF205".into()),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn the_end_of_the_ca_s_certificates_is_told_in_time() {
+    let instance = Instance::new();
+    let settings = || Settings {
+        data_dir: Some(instance.data_dir()),
+        ..Settings::default()
+    };
+    let config = ServerConfig::new(settings()).unwrap();
+    let end = load_chain(&config).unwrap().not_after();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    for (days, expected) in [(91, None), (89, Some("MF204")), (-1, Some("MF201"))] {
+        let now = end - time::Duration::days(days);
+        let found = runtime.block_on(mayfly::check::check(settings(), None, now));
+        let codes: Vec<&str> = found
+            .findings
+            .iter()
+            .map(|finding| finding.code.name())
+            .collect();
+        assert_eq!(codes, Vec::from_iter(expected), "{days} days before");
+    }
 }
 
 #[test]

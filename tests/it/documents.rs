@@ -116,6 +116,7 @@ fn use_every_family(metrics: &Metrics) {
     metrics.loaded(1);
     metrics.reloaded(2);
     metrics.configured_issuers(1, 0, 0);
+    metrics.insecure_settings("server", 0);
     metrics.ready_check("ca_key", true);
     metrics.tls_handshake("ok");
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mayfly::clock::SystemClock;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestIssuer};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::http::{self, Connection, Request};
@@ -252,13 +253,91 @@ fn a_second_process_on_the_same_data_is_refused() {
 }
 
 #[test]
-fn a_server_without_a_log_says_so_at_every_start() {
-    let instance = Instance::new();
-    let process = Process::start(instance.serve().arg("--no-ct"));
-    let warning = &process.events("no_ct", 1)[0];
-    assert_eq!(warning["severity"], "WARNING");
+fn settings_that_take_away_protection_are_told_and_refused_by_strict() {
+    let trusting = Trusting::new();
+    let instance = &trusting.instance;
+    instance.write_identity(&(trusting.identity() + "    skip-email-verification: true\n"));
+    let flags = ["--no-ct", "--allow-insecure-permissions"];
+    let process = Process::start(instance.serve().args(flags));
+    for warning in process.events("insecure_setting", 2) {
+        assert_eq!(warning["severity"], "WARNING");
+    }
+    let code = &process.events("config_warning", 1)[0]["code"];
+    assert_eq!(code, "MF122");
+    let metrics = http::send(process.metrics_address, &Request::get("/metrics"));
+    for count in [
+        r#"mayfly_insecure_settings{kind="identity"} 1"#,
+        r#"mayfly_insecure_settings{kind="server"} 2"#,
+    ] {
+        assert!(metrics.text().lines().any(|line| line == count), "{count}");
+    }
     process.terminate();
     assert_eq!(process.end().0, 0);
+
+    for (flag, named) in [("--no-ct", "no-ct: "), ("--max-waiting=9", "[MF122]")] {
+        let outcome = run(instance.serve().args([flag, "--strict"]));
+        assert_eq!(outcome.code, 3, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(named), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn the_configuration_is_shown_as_a_file_that_means_the_same() {
+    let instance = Instance::new();
+    let passphrase = instance.data_dir().join("passphrase");
+    std::fs::write(&passphrase, "a passphrase canary\n").unwrap();
+    let show = |arguments: &[&str], variable: Option<(&str, &str)>| {
+        let mut command = mayfly(["config", "show"]);
+        let outcome = run(command.args(arguments).envs(variable));
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        assert!(!outcome.stdout.contains("canary"), "{}", outcome.stdout);
+        outcome.stdout
+    };
+    let file = instance.config();
+    let file = file.to_str().unwrap();
+    let password = format!("--ca-key-password-file={}", passphrase.display());
+    let given = [
+        "--rate-limit=ip=50:100",
+        "--trusted-proxies=::1",
+        "--log-level=mayfly=debug,info",
+        &password,
+    ];
+    let shown = show(&[&["--config", file], &given[..]].concat(), None);
+    for line in [
+        "rate-limit: ip=50:100",
+        "trusted-proxies: \"::1/128\"",
+        "log-level: mayfly=debug,info",
+        "max-body-bytes: 128KiB",
+    ] {
+        assert!(shown.lines().any(|found| found == line), "{line}: {shown}");
+    }
+    let copy = instance.data_dir().join("copy.yaml");
+    std::fs::write(&copy, &shown).unwrap();
+    assert_eq!(show(&["--config", copy.to_str().unwrap()], None), shown);
+
+    // A flag comes before a variable, that before the file, that before the default.
+    std::fs::write(&copy, shown.replace("workers: ", "workers: 7 # ")).unwrap();
+    let copy = copy.to_str().unwrap();
+    let variable = Some(("MAYFLY_WORKERS", "5"));
+    let arguments = ["--origin", "--config", copy];
+    for (more, variable, value, from) in [
+        (None, None, "7", copy),
+        (None, variable, "5", "MAYFLY_WORKERS"),
+        (Some("--workers=3"), variable, "3", "--workers"),
+    ] {
+        let arguments: Vec<&str> = arguments.into_iter().chain(more).collect();
+        let shown = show(&arguments, variable);
+        let mut lines = shown.lines();
+        let line = lines.find(|line| line.starts_with("workers:")).unwrap();
+        let parts: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(parts, ["workers:", value, "#", from]);
+    }
+    let shown = show(&["--origin", "--config", file], None);
+    assert!(shown.contains("\n# tls-cert: not set\n"), "{shown}");
+    let idle = shown
+        .lines()
+        .find(|line| line.starts_with("idle-timeout: 30s"));
+    assert!(idle.unwrap().ends_with("  # default"), "{shown}");
 }
 
 #[test]
@@ -339,7 +418,7 @@ fn a_stop_finishes_the_request_that_has_begun() {
 }
 
 #[test]
-fn systemd_hears_that_the_server_serves_works_and_stops() {
+fn systemd_hears_that_the_server_serves_works_reloads_and_stops() {
     let instance = Instance::new();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
@@ -361,6 +440,15 @@ fn systemd_hears_that_the_server_serves_works_and_stops() {
     for _ in 0..2 {
         assert_eq!(hear(), "WATCHDOG=1");
     }
+    // As `systemctl reload` of a unit of type notify-reload does, and waits.
+    process.signal(Signal::HUP);
+    let mut told = std::iter::repeat_with(hear).filter(|told| told != "WATCHDOG=1");
+    let reloading = told.next().unwrap();
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(told.next().unwrap(), "READY=1");
     process.terminate();
     while hear() != "STOPPING=1" {}
     assert_eq!(process.end().0, 0);

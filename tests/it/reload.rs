@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::operating::Trusting;
 use crate::support::http::{self, Request};
 use crate::support::process::Process;
+use crate::support::server::test_keys;
 use crate::support::wait_for;
 
 const OTHERS: [&str; 4] = [
@@ -146,6 +147,26 @@ fn changed_files_are_put_in_force_unasked_and_wrong_ones_are_not() {
     wait_for("the check", || {
         (config_check(&process)["ok"] == true).then_some(())
     });
+    issues(&trusting, &process);
+}
+
+#[test]
+fn a_key_set_in_a_file_of_its_own_is_taken_over_when_it_changes() {
+    let trusting = Trusting::new();
+    let keys = trusting.instance.data_dir().join("keys.json");
+    let jwks = test_keys().jwks().to_string();
+    std::fs::write(&keys, jwks.replace("test-", "old-")).unwrap();
+    let identity = trusting.identity() + "    jwks-file: keys.json\n";
+    trusting.instance.write_identity(&identity);
+    let process = Process::start(&mut trusting.instance.serve());
+    let refused = http::send(process.address, &trusting.good_request());
+    assert_eq!(refused.status, 400, "{}", refused.text());
+
+    let next = keys.with_extension("new");
+    std::fs::write(&next, jwks).unwrap();
+    std::fs::rename(&next, &keys).unwrap();
+    let reloaded = &process.events("config.reloaded", 1)[0];
+    assert_eq!(reloaded["is_changed"], true);
     issues(&trusting, &process);
 }
 

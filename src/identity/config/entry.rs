@@ -24,6 +24,7 @@ use crate::identity::issuers::{Issuer, Pattern, TokenLimits};
 use crate::identity::jwks::{ClusterAccess, KeyEndpoint, KeyLocation};
 use crate::identity::jws::Algorithm;
 use crate::identity::rules::{ClaimRules, RuleList};
+use crate::limits::Rate;
 
 /// How long before the end of an entry, or of a certificate, it is told of.
 const NOTICE: Duration = Duration::days(30);
@@ -281,6 +282,7 @@ impl Checker<'_, '_> {
         let location = self.key_location(entry, url);
         let cluster = self.cluster_access(entry);
         let tokens = self.token_limits(entry);
+        let rate = self.rate(entry);
         let expires = self.expires(entry);
         let access = self.access(entry);
         if access
@@ -310,6 +312,7 @@ impl Checker<'_, '_> {
             rule: rule?,
             access: access?,
             tokens,
+            rate,
             disabled: entry.raw.disabled.as_ref().is_some_and(|flag| flag.value),
             expires,
         })
@@ -465,6 +468,17 @@ impl Checker<'_, '_> {
             clock_skew: self.duration(entry, "clock-skew", raw.clock_skew.as_ref(), MAX_CLOCK_SKEW),
             algorithms: self.algorithms(entry),
         }
+    }
+
+    fn rate(&mut self, entry: &Entry<'_>) -> Option<Rate> {
+        let text = entry.raw.rate.as_ref()?;
+        let rate = text.value.parse();
+        if let Err(why) = &rate {
+            let why: &String = why;
+            self.at(Code::Setting, entry, "rate", text, "rate cannot be used")
+                .help(why.clone());
+        }
+        rate.ok()
     }
 
     fn duration(

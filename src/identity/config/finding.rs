@@ -98,6 +98,14 @@ codes! {
     Redirect = "MF134" Error "the issuer sends us elsewhere",
     Tls = "MF135" Error "the issuer's TLS certificate is not accepted",
     Slow = "MF136" Warning "the issuer's keys take long to come",
+    ServerSetting = "MF200" Error "the server's configuration cannot be used",
+    CaCertificates = "MF201" Error "the CA's certificates cannot be used",
+    CaKey = "MF202" Error "the CA's key cannot be used",
+    CaMismatch = "MF203" Error "the CA's key is another one than its certificate's",
+    CaEnds = "MF204" Warning "the CA's certificates end soon",
+    CtLog = "MF205" Error "the transparency log, or its key, cannot be used",
+    ServerTls = "MF206" Error "the certificate or the key for HTTPS cannot be used",
+    WeakSetting = "MF207" Warning "a setting takes away what the server protects",
 }
 
 impl fmt::Display for Code {

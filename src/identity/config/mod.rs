@@ -5,6 +5,7 @@
 //! entry (`entry`), of what it leaves to a preset (`preset`) and of templates (`provider`), and what they report (`finding`).
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -13,6 +14,7 @@ use super::issuers::{Issuer, Issuers, Pattern};
 
 mod entry;
 mod finding;
+pub mod import;
 pub mod online;
 pub mod preset;
 mod provider;
@@ -39,6 +41,18 @@ pub(super) fn read(
 ) -> Result<(Issuers, Vec<Finding>), Vec<Finding>> {
     let (issuers, report, _) = check(sources, now);
     conclude(issuers, report)
+}
+
+/// The files that sources name and that are read with them: key sets. Also of a configuration that does not hold up.
+#[must_use]
+pub fn named_files(sources: &[Source]) -> Vec<PathBuf> {
+    let named = sources.iter().enumerate().flat_map(|(file, source)| {
+        let raw = raw::parse::<RawFile>(file, &source.text).unwrap_or_default();
+        let sections = [raw.issuers, raw.meta_issuers].into_iter().flatten();
+        let entries = sections.flat_map(|section| section.0);
+        entries.filter_map(|(_, entry)| source.path_of(&entry.jwks_file?.value))
+    });
+    named.collect()
 }
 
 /// Where the entry of an issuer stands, by its id.
@@ -91,7 +105,7 @@ fn parse(sources: &[Source], report: &mut Report<'_>) -> Option<Vec<RawFile>> {
     }
     let mut files = Vec::with_capacity(sources.len());
     for (file, source) in sources.iter().enumerate() {
-        match raw::parse(file, &source.text) {
+        match raw::parse::<RawFile>(file, &source.text) {
             Ok(raw) => files.push(raw),
             Err(why) => {
                 let code = if why.is_duplicate {
@@ -205,18 +219,20 @@ impl Checker<'_, '_> {
 
     /// Which of two patterns counts must not depend on their order.
     fn overlaps(&mut self, wildcards: &[(Place, Pattern, Issuer)]) {
-        for (index, (place, pattern, _)) in wildcards.iter().enumerate() {
-            let is_tie = |(_, other, _): &&(Place, Pattern, Issuer)| {
-                other.literal_characters() == pattern.literal_characters()
-                    && other.overlaps(pattern)
-            };
-            if let Some((_, other, _)) = wildcards.iter().take(index).find(is_tie) {
+        // Only those of one domain can match the same URL.
+        let mut before: HashMap<(&str, usize), Vec<&Pattern>> = HashMap::new();
+        for (place, pattern, _) in wildcards {
+            let key = (pattern.domain(), pattern.literal_characters());
+            let as_specific = before.entry(key).or_default();
+            let other = as_specific.iter().find(|other| other.overlaps(pattern));
+            if let Some(other) = other {
                 let path = pointer(&["meta-issuers", &pattern.to_string()]);
                 let message = format!("the pattern matches the same URLs as {other}");
                 self.report
                     .add(Code::Overlap, *place, &path, message)
                     .help("of patterns that match one URL, one must have more literal characters");
             }
+            as_specific.push(pattern);
         }
     }
 

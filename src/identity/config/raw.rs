@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::finding::Place;
@@ -42,6 +42,8 @@ macro_rules! mapping {
         impl $name {
             /// Its keys, in both spellings.
             pub(super) const KEYS: &'static [&'static str] = &[$($yaml, $json),+];
+            /// Its keys: as YAML has them, and as JSON does.
+            pub(super) const SPELLINGS: &'static [(&'static str, &'static str)] = &[$(($yaml, $json)),+];
         }
 
         impl<'de> Deserialize<'de> for $name {
@@ -121,6 +123,7 @@ mapping! {
         jwks_uri: Text = "jwks-uri" | "JWKSURI",
         jwks_file: Text = "jwks-file" | "JWKSFile",
         token_file: Text = "token-file" | "TokenFile",
+        rate: Text = "rate" | "Rate",
         allow: RawRules = "allow" | "Allow",
         deny: RawRules = "deny" | "Deny",
         disabled: Spanned<bool> = "disabled" | "Disabled",
@@ -166,11 +169,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     }
 }
 
-/// Reads the text of the file with this index.
+/// Reads the text of the file with this index: a [`RawFile`], or what else it may be.
 ///
 /// # Errors
 /// What the reader of YAML says, and whether it is about a key that stands twice.
-pub(super) fn parse(file: usize, text: &str) -> Result<RawFile, Unreadable> {
+pub(super) fn parse<T: DeserializeOwned>(file: usize, text: &str) -> Result<T, Unreadable> {
     let options = serde_saphyr::options! {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

@@ -6,13 +6,15 @@ use std::time::Duration;
 use mayfly::config::Settings;
 use mayfly::dev::oidc::TestClaims;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::operating::Trusting;
 use crate::support::http::{self, Answer, Connection, Request};
+use crate::support::issuer::{HostileIssuer, signed_by, with_token};
 use crate::support::key::TestKey;
 use crate::support::process::{Process, run};
 use crate::support::refusal::Expected;
-use crate::support::server::{EMAIL, TestServer, V2};
+use crate::support::server::{EMAIL, TestServer, V2, test_keys};
 use crate::support::wait_for;
 
 /// Sends a request on so many connections at once. The answers are still to be read.
@@ -170,6 +172,40 @@ fn each_limit_of_rates_is_counted_for_itself_and_passes() {
 
         server.clock.advance(Duration::from_secs(30));
         server.issues("half a minute later", &of(EMAIL));
+    }
+}
+
+#[test]
+fn an_entry_s_own_rate_takes_the_place_of_the_server_s() {
+    for (limit, rate, first) in [(None, "1/m:2", 2), (Some("issuer=1/m:1"), "1/m:3", 3)] {
+        let issuer = HostileIssuer::start();
+        issuer.serve("limited");
+        let url = issuer.url("limited");
+        let entry = format!(
+            "  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n    rate: {rate}\n"
+        );
+        let limited = |settings: &mut Settings| {
+            settings.rate_limit = limit.map(|limit| limit.parse().unwrap());
+        };
+        let server = TestServer::start_with(limited, &entry);
+        let header = json!({ "alg": "ES256", "kid": "test-ec" });
+        let token = signed_by(test_keys(), &header, &issuer.claims("limited"));
+        for _ in 0..first {
+            server.issues(rate, &with_token(&token));
+        }
+        let expected = Expected {
+            status: 429,
+            code: 8,
+            reasons: &["rate_limited"],
+        };
+        let answer = server.answers_with(rate, &with_token(&token), expected);
+        assert_eq!(answer.header("retry-after"), Some("60"), "{rate}");
+        assert_eq!(
+            server.metric(r#"mayfly_rate_limited_total{scope="issuer"}"#),
+            1
+        );
+        // Another entry has what it had.
+        server.issues("of another issuer", &server.good_request());
     }
 }
 

@@ -1,0 +1,245 @@
+//! Everything that is wrong with a server's configuration and the files that it names, found without starting the server:
+//! no socket is bound and no log is opened, so that one which runs is not disturbed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use crate::ca::authority::{Authority, AuthorityError};
+use crate::clock::rfc3339;
+use crate::config::{ConfigError, ServerConfig, Settings, log_folder};
+use crate::ctlog::embedded::LogDescription;
+use crate::identity::config::{Code, Finding};
+use crate::keys::Signer;
+use crate::keys::file::{self, Passphrase};
+use crate::listener;
+use crate::server::load_chain;
+use crate::x509::chain::CertificateChain;
+
+/// How long before the CA's certificates end that is told.
+const NOTICE: Duration = Duration::days(90);
+
+/// What was found.
+#[derive(Debug)]
+pub struct ServerCheck {
+    /// The configuration, unless a setting is wrong.
+    pub config: Option<ServerConfig>,
+    /// Everything that its operator should know, in the order in which a start would meet it.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks the settings of a server, those in `file` below them, and what they name.
+pub async fn check(settings: Settings, file: Option<&Path>, now: OffsetDateTime) -> ServerCheck {
+    let settings = settings.with_file(file);
+    let config = match settings.and_then(ServerConfig::new) {
+        Ok(config) => config,
+        Err(ConfigError(lines)) => {
+            let findings = lines.iter().map(|line| {
+                let (place, message) = place_of(line);
+                finding(Code::ServerSetting, place, message)
+            });
+            return ServerCheck {
+                config: None,
+                findings: findings.collect(),
+            };
+        }
+    };
+    let mut checker = Checker {
+        config: &config,
+        findings: Vec::new(),
+    };
+    checker.settings();
+    checker.authority(now).await;
+    checker.log();
+    checker.tls();
+    let findings = checker.findings;
+    ServerCheck {
+        config: Some(config),
+        findings,
+    }
+}
+
+/// A file, and the line and column in it.
+#[derive(Debug, Eq, PartialEq)]
+struct PlaceOf<'a> {
+    file: &'a str,
+    line: u64,
+    column: u64,
+}
+
+impl<'a> PlaceOf<'a> {
+    const fn start_of(file: &'a str) -> Self {
+        Self {
+            file,
+            line: 1,
+            column: 1,
+        }
+    }
+}
+
+/// Takes a message apart that begins with a place, `file:line:column: ` or `file: `.
+fn place_of(line: &str) -> (PlaceOf<'_>, &str) {
+    let Some((place, message)) = line.split_once(": ") else {
+        return (PlaceOf::start_of("settings"), line);
+    };
+    let mut parts = place.rsplitn(3, ':');
+    let mut number = || parts.next()?.parse().ok();
+    if let (Some(column), Some(line)) = (number(), number())
+        && let Some(file) = parts.next()
+    {
+        return (PlaceOf { file, line, column }, message);
+    }
+    if place.contains('/') {
+        (PlaceOf::start_of(place), message)
+    } else {
+        // The name of a setting, which says more than where it was given.
+        (PlaceOf::start_of("settings"), line)
+    }
+}
+
+fn finding(code: Code, place: PlaceOf<'_>, message: &str) -> Finding {
+    let PlaceOf { file, line, column } = place;
+    Finding {
+        code,
+        severity: code.severity(),
+        message: message.to_owned(),
+        file: file.into(),
+        line,
+        column,
+        end_line: line,
+        end_column: column,
+        help: None,
+        path: String::new(),
+    }
+}
+
+struct Checker<'a> {
+    config: &'a ServerConfig,
+    findings: Vec<Finding>,
+}
+
+impl Checker<'_> {
+    /// Reports something about a file. Messages that begin with its name do so only here.
+    fn report(&mut self, code: Code, file: &Path, message: impl ToString) {
+        let (file, message) = (file.display().to_string(), message.to_string());
+        let message = message
+            .strip_prefix(&file)
+            .and_then(|message| message.strip_prefix(": "))
+            .unwrap_or(&message);
+        let found = finding(code, PlaceOf::start_of(&file), message);
+        self.findings.push(found);
+    }
+
+    fn settings(&mut self) {
+        let config = self.config;
+        let mut report = |code, message: &str| {
+            let found = finding(code, PlaceOf::start_of("settings"), message);
+            self.findings.push(found);
+        };
+        let (api, metrics) = (config.listen, config.metrics_listen);
+        let is_everywhere = api.ip().is_unspecified() || metrics.ip().is_unspecified();
+        if api.port() == metrics.port()
+            && api.port() != 0
+            && (api.ip() == metrics.ip() || is_everywhere)
+        {
+            let message =
+                format!("metrics-listen: {metrics} is taken by listen ({api}); give another port");
+            report(Code::ServerSetting, &message);
+        }
+        for what in config.insecure_settings() {
+            report(Code::WeakSetting, what);
+        }
+    }
+
+    async fn authority(&mut self, now: OffsetDateTime) {
+        let config = self.config;
+        let chain = load_chain(config)
+            .map(Arc::new)
+            .map_err(|error| self.report(Code::CaCertificates, &config.ca_cert, error));
+        if let Ok(chain) = &chain {
+            self.lifetime(chain, now);
+        }
+        let key = self.key(Code::CaKey, &config.ca_key);
+        let (Ok(chain), Some(key)) = (chain, key) else {
+            return;
+        };
+        match Authority::new(chain, key, false, now).await {
+            Ok(_) => {}
+            // Told of by `lifetime`.
+            Err(AuthorityError::EndsTooSoon { .. } | AuthorityError::Chain(_)) => {}
+            Err(error @ AuthorityError::KeyMismatch { .. }) => {
+                self.report(Code::CaMismatch, &config.ca_key, error);
+            }
+            Err(error @ (AuthorityError::Sign(_) | AuthorityError::TooBusy(_))) => {
+                self.report(Code::CaKey, &config.ca_key, error);
+            }
+            Err(error @ (AuthorityError::NotYetValid { .. } | AuthorityError::Build(_))) => {
+                self.report(Code::CaCertificates, &config.ca_cert, error);
+            }
+        }
+    }
+
+    /// Whether the CA's certificates are valid now, and for how long.
+    fn lifetime(&mut self, chain: &CertificateChain, now: OffsetDateTime) {
+        let file = &self.config.ca_cert;
+        let end = chain.not_after();
+        if let Err(error) = chain.check_validity(now) {
+            self.report(Code::CaCertificates, file, error);
+        } else if end - now < NOTICE {
+            let days = (end - now).whole_days();
+            let end = rfc3339(end);
+            let message = format!("the CA's certificates end at {end}, in {days} days");
+            self.report(Code::CaEnds, file, message);
+        }
+    }
+
+    /// A key, with the passphrase that is configured for it.
+    fn key(&mut self, code: Code, path: &Path) -> Option<Arc<dyn Signer>> {
+        let config = self.config;
+        let passphrase = config.ca_key_password_file.as_deref();
+        let passphrase = match passphrase.map(Passphrase::from_file).transpose() {
+            Ok(passphrase) => passphrase,
+            Err(error) => {
+                self.report(code, path, error);
+                return None;
+            }
+        };
+        match file::load(path, passphrase.as_ref(), config.allow_insecure_permissions) {
+            Ok(key) => Some(Arc::new(key)),
+            Err(error) => {
+                self.report(code, path, error);
+                None
+            }
+        }
+    }
+
+    fn log(&mut self) {
+        if self.config.log.is_none() {
+            return;
+        }
+        let folder = log_folder(&self.config.data_dir);
+        let described = match LogDescription::read(&folder) {
+            Ok(described) => described,
+            Err(error) => {
+                self.report(Code::CtLog, &folder, error);
+                return;
+            }
+        };
+        let path = folder.join("key.pem");
+        if let Some(key) = self.key(Code::CtLog, &path)
+            && key.public_key_der() != described.public_key_der
+        {
+            let message = "this key is another one than that which the log was made with";
+            self.report(Code::CtLog, &path, message);
+        }
+    }
+
+    fn tls(&mut self) {
+        if let Some((certificate, key)) = &self.config.tls
+            && let Err(error) = listener::tls_config(certificate, key)
+        {
+            self.report(Code::ServerTls, certificate, error);
+        }
+    }
+}
