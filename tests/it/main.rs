@@ -24,6 +24,7 @@ mod explain;
 mod import;
 mod listening;
 mod log_commands;
+mod log_reads;
 mod operating;
 mod readiness;
 mod refusals;
