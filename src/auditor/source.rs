@@ -26,7 +26,7 @@ const MAX_FILE_BYTES: usize = 64 << 20;
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request is tried again that failed in passing.
-const RETRIES: u32 = 4;
+const RETRIES: u32 = 3;
 /// The first wait before a second try; each one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// How many requests are under way at once.
