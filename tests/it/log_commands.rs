@@ -1,7 +1,9 @@
 //! `mayfly log` as auditors run it: on the folder of a server, on an export, and over HTTP.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -19,7 +21,8 @@ use mayfly::tlog::tree::{Hash, verify_consistency, verify_inclusion};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::process::{Instance, Outcome, mayfly, run};
+use crate::support::issuer::{HostileIssuer, Reply};
+use crate::support::process::{Instance, Outcome, Running, mayfly, run};
 use crate::support::server::TestServer;
 
 /// A server with certificates, and what its clients trust.
@@ -328,6 +331,120 @@ fn what_cannot_be_read_or_believed_is_told_apart() {
         assert!(outcome.stderr.contains(what), "{what}: {outcome:?}");
         assert_eq!(outcome.stdout, "", "{what}");
     }
+}
+
+#[test]
+fn a_server_that_answers_nonsense_is_read_within_limits() {
+    let audited = Audited::with(3);
+    let hostile = HostileIssuer::start();
+    let checkpoint = audited.server.get("/ct/main/checkpoint").body;
+    let tile = audited.server.get("/ct/main/tile/0/000.p/3").body;
+    let endless = Reply::Endless(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 4096]);
+    let gzip = "Content-Encoding: gzip\r\n";
+    let bomb = packed(&vec![0; 1 << 20]);
+    for (code, what, note, hashes) in [
+        (1, "not a checkpoint", Reply::document("<html>"), None),
+        (4, "longer than 65536 octets", endless.clone(), None),
+        (
+            4,
+            "longer than 65536 octets",
+            Reply::with_headers(gzip, bomb),
+            None,
+        ),
+        (
+            4,
+            "invalid gzip header",
+            Reply::with_headers(gzip, "no gzip at all, and long"),
+            None,
+        ),
+        (
+            4,
+            "unknown way",
+            Reply::with_headers("Content-Encoding: br\r\n", "x"),
+            None,
+        ),
+        (4, "HTTP 403", Reply::status("403 Forbidden"), None),
+        (4, "HTTP 503", Reply::status("503 Busy"), None),
+        (4, "redirect", Reply::redirect("checkpoint"), None),
+        (1, "is missing", Reply::document(&checkpoint), None),
+        (
+            1,
+            "do not have the root",
+            Reply::document(&checkpoint),
+            Some(Reply::document([7; 96])),
+        ),
+        (
+            1,
+            "do not have the root",
+            Reply::document(&checkpoint),
+            Some(Reply::document("x")),
+        ),
+        (
+            4,
+            "longer than 8192 octets",
+            Reply::document(&checkpoint),
+            Some(endless),
+        ),
+        (
+            0,
+            "",
+            Reply::with_headers(gzip, packed(&checkpoint)),
+            Some(Reply::document(&tile)),
+        ),
+    ] {
+        hostile.set("log", "checkpoint", note);
+        let absent = || Reply::status("404 Not Found");
+        hostile.set("log", "tile/0/000.p/3", hashes.unwrap_or_else(absent));
+        let outcome = log(&[
+            "proof",
+            &hostile.url("log"),
+            "--key",
+            &audited.key(),
+            "--index",
+            "0",
+        ]);
+        assert_eq!(outcome.code, code, "{what}: {outcome:?}");
+        assert!(outcome.stderr.contains(what), "{what}: {outcome:?}");
+    }
+}
+
+fn packed(octets: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(octets).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_follower_prints_entries_as_they_come_and_ends_when_nobody_reads() {
+    let audited = Audited::with(1);
+    let state = audited.path("state");
+    let (url, key) = (audited.url(), audited.key());
+    let mut command = mayfly([
+        "log",
+        "follow",
+        &url,
+        "--key",
+        &key,
+        "--interval",
+        "1",
+        "--state",
+    ]);
+    let command = command.arg(&state).stdout(Stdio::piped());
+    let mut follower = Running(command.spawn().unwrap());
+    let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("1 entry"));
+    audited.issue(1);
+    assert!(lines.next().unwrap().unwrap().contains("ada@example.com"));
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .unwrap()
+            .contains("extends the first 1 entry")
+    );
+    drop(lines);
+    audited.issue(1);
+    assert_eq!(follower.code(), 0);
 }
 
 #[test]
