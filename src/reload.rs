@@ -461,6 +461,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_is_told_by_its_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.yaml");
+        // Everybody's issuer without a rule is a warning, and stands first.
+        let issuer = "https://token.actions.githubusercontent.com";
+        let entry = format!(
+            "oidc-issuers:\n  {issuer}:\n    issuer-url: {issuer}\n    client-id: sigstore\n    preset: github\n"
+        );
+        let load = |more: &str, is_strict| {
+            std::fs::write(&path, format!("{entry}{more}")).unwrap();
+            let path = path.clone();
+            let files = PolicyFiles { path, is_strict };
+            files.load(time::OffsetDateTime::UNIX_EPOCH)
+        };
+        assert_eq!(load("", false).unwrap().warnings.len(), 1);
+        let error = load("    alow: []\n", false).unwrap_err();
+        assert_eq!(error.lines().len(), 1);
+        assert!(error.to_string().contains("[MF101]"), "{error}");
+        let error = load("", true).unwrap_err();
+        assert!(error.to_string().contains("[MF119]"), "{error}");
+    }
+
+    #[test]
     fn files_that_a_configuration_names_are_looked_at_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.yaml");
