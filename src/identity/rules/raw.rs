@@ -32,6 +32,24 @@ impl<'de> Deserialize<'de> for RawRules {
     }
 }
 
+impl RawRules {
+    /// The claims that the rules look at, as they are written: each with its place, and the number of its rule from 0.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, Location, usize)> {
+        let rules = match &self.0.value {
+            Node::List(rules) => rules.as_slice(),
+            Node::Null | Node::Scalar(_) | Node::Fraction | Node::Map(_) => &[],
+        };
+        rules.iter().enumerate().flat_map(|(index, rule)| {
+            let conditions = match &rule.value {
+                Node::Map(conditions) => conditions.as_slice(),
+                Node::Null | Node::Scalar(_) | Node::Fraction | Node::List(_) => &[],
+            };
+            let names = conditions.iter().map(|(name, _)| name);
+            names.map(move |name| (name.value.as_str(), name.referenced, index))
+        })
+    }
+}
+
 /// Something that is wrong with a rule.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RuleMistake {
