@@ -13,7 +13,7 @@ use serde_saphyr::{Location, Spanned};
 use super::condition::{Condition, Regex, Test};
 use super::glob::Glob;
 use super::path::ClaimName;
-use super::{ClaimRules, Rule};
+use super::{ClaimRules, Rule, RuleList};
 
 /// The longest pattern of a regular expression or glob, in octets.
 const MAX_PATTERN_OCTETS: usize = 1024;
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Node {
 }
 
 impl ClaimRules {
-    /// Reads the rules of an issuer. A list that is missing or empty says nothing.
+    /// Reads the rules of an issuer. A list that is missing says nothing.
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the text.
@@ -174,6 +174,12 @@ impl Reader {
     fn rules(&mut self, list: &str, raw: Option<&RawRules>) -> Vec<Rule> {
         self.below(list, |reader| match raw.map(|raw| (&raw.0, &raw.0.value)) {
             None | Some((_, Node::Null)) => Vec::new(),
+            // One would think that an empty list lets nobody through.
+            Some((at, Node::List(rules))) if rules.is_empty() && list == RuleList::Allow.name() => {
+                let help = "leave allow out if every token of the issuer may have a certificate; with `disabled: true` none may";
+                reader.mistake(at, "allow is empty, and would allow every token", help);
+                Vec::new()
+            }
             Some((_, Node::List(rules))) => rules
                 .iter()
                 .enumerate()
