@@ -1,5 +1,5 @@
 //! Reading the embedded log over HTTP: checkpoint, tiles, issuers (C2SP static-ct-api), and what describes the log. The calls
-//! of RFC 6962 are in [`rfc6962`].
+//! of RFC 6962 are in `rfc6962.rs`.
 //!
 //! Every file has one URL, in its canonical form; everything else is 404. Only what never changes may be cached for long.
 
