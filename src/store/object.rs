@@ -247,6 +247,12 @@ impl ObjectStorage {
         Self::new(objects, Path::default(), Runner::Caller)
     }
 
+    /// A place in any object store. Requests run on `runtime`; calls wait for them, from any thread.
+    #[must_use]
+    pub fn on_runtime(objects: Arc<dyn ObjectStore>, runtime: &Handle) -> Self {
+        Self::new(objects, Path::default(), Runner::Runtime(runtime.clone()))
+    }
+
     fn new(objects: Arc<dyn ObjectStore>, prefix: Path, runner: Runner) -> Self {
         Self(Arc::new(Shared {
             objects,
