@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{ConfigPaths, Failure, counted, print};
-use crate::check::{ServerCheck, check};
+use crate::check::{ServerCheck, check, check_logs};
+use crate::ctlog::remote::RemoteLogParts;
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::config::{Code, Finding, Severity, online, source};
 use crate::identity::{Issuers, Source};
@@ -20,7 +21,7 @@ use crate::server::Environment;
 pub(super) struct Arguments {
     #[command(flatten)]
     paths: ConfigPaths,
-    /// Ask each issuer for its keys too, as the server does
+    /// Ask each issuer for its keys too, as the server does, and each log of others whether it takes our certificates
     #[arg(long)]
     online: bool,
     /// Warnings fail the check too
@@ -61,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let path = match &arguments.paths.identity_config {
         Some(path) if !arguments.paths.names_server() => Some(path.clone()),
         given => {
-            let check = check_server(&arguments.paths, environment)?;
+            let check = check_server(arguments, environment)?;
             findings = check.findings;
             let configured = check.config.map(|config| config.identity_config);
             given.clone().or(configured)
@@ -107,12 +108,27 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     Ok(())
 }
 
-fn check_server(paths: &ConfigPaths, environment: &Environment) -> Result<ServerCheck, Failure> {
+/// Checks the server's own configuration; online it asks the logs of others too.
+fn check_server(arguments: &Arguments, environment: &Environment) -> Result<ServerCheck, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
         .map_err(Failure::defect)?;
-    let now = environment.clock.now();
-    Ok(runtime.block_on(check(paths.settings(), paths.config.as_deref(), now)))
+    let (paths, now) = (&arguments.paths, environment.clock.now());
+    let mut found = runtime.block_on(check(paths.settings(), paths.config.as_deref(), now));
+    if let Some(config) = found.config.as_ref().filter(|_| arguments.online) {
+        let parts = RemoteLogParts {
+            runtime: runtime.handle().clone(),
+            resolver: Arc::clone(&environment.resolver),
+            clock: Arc::clone(&environment.clock),
+            // What is asked is counted for nobody.
+            metrics: Metrics::new().map_err(Failure::defect)?.ct_log("check"),
+            answer_within: FetchLimits::default().total,
+        };
+        let logs = runtime.block_on(check_logs(config, &parts));
+        found.findings.extend(logs);
+    }
+    Ok(found)
 }
 
 /// Reads the sources; online it asks the issuers too, by the fetcher of the server, with its limits.
