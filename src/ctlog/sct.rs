@@ -12,6 +12,10 @@ use crate::x509::der;
 const LEAF_INDEX: u8 = 0;
 /// An index has 40 bits.
 const LEAF_INDEX_BYTES: usize = 5;
+/// The longest extensions that a timestamp of another's log may put into a certificate; the leaf index takes 8.
+const MAX_EXTENSION_BYTES: usize = 1024;
+/// How far the time in a new timestamp may be from ours, in milliseconds.
+const MAX_SKEW_MILLIS: u64 = 5 * 60 * 1000;
 /// `precert_entry` of `LogEntryType`.
 const PRECERT_ENTRY: u16 = 1;
 
@@ -90,6 +94,12 @@ pub enum SctError {
     /// The signature does not verify for this entry.
     #[error("its signature does not verify for this precertificate")]
     BadSignature,
+    /// Its extensions are no list of extensions, name the entry's place twice or wrongly, or are too long.
+    #[error("its extensions are malformed or longer than {MAX_EXTENSION_BYTES} octets")]
+    BadExtensions,
+    /// Its time is not now.
+    #[error("its time is {0} s from ours")]
+    OtherTime(i64),
 }
 
 impl SignedCertificateTimestamp {
@@ -255,6 +265,34 @@ impl SignedCertificateTimestamp {
         &self.extensions
     }
 
+    /// Checks what a timestamp that was asked for just now must have besides a signature: the time `now` (milliseconds since
+    /// 1970) within five minutes, and extensions that are few and well formed.
+    ///
+    /// # Errors
+    /// [`SctError::OtherTime`] and [`SctError::BadExtensions`].
+    pub fn check_new(&self, now: u64) -> Result<(), SctError> {
+        let skew = self.timestamp.abs_diff(now);
+        if skew > MAX_SKEW_MILLIS {
+            let seconds = i64::try_from(skew / 1000).unwrap_or(i64::MAX);
+            let is_ahead = self.timestamp > now;
+            return Err(SctError::OtherTime(if is_ahead {
+                seconds
+            } else {
+                -seconds
+            }));
+        }
+        let extensions = &self.extensions;
+        let has_index = ExtensionIter(extensions).any(|one| matches!(one, Some((LEAF_INDEX, _))));
+        let is_well_formed = ExtensionIter(extensions).all(|one| one.is_some());
+        if !is_well_formed
+            || extensions.len() > MAX_EXTENSION_BYTES
+            || has_index != self.leaf_index().is_some()
+        {
+            return Err(SctError::BadExtensions);
+        }
+        Ok(())
+    }
+
     /// Checks that this is the timestamp of the log with the key `log_public_key_der` (a DER `SubjectPublicKeyInfo`) for
     /// `submission`.
     ///
@@ -369,15 +407,30 @@ pub fn leaf_index_extensions(index: u64) -> Vec<u8> {
     bytes
 }
 
+/// The extensions of a timestamp one by one, type and content; `None` once, at the end, for what is none.
+struct ExtensionIter<'a>(&'a [u8]);
+
+impl<'a> Iterator for ExtensionIter<'a> {
+    type Item = Option<(u8, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, behind) = self.0.split_first()?;
+        let Some((content, rest)) = split_u16(behind) else {
+            self.0 = &[];
+            return Some(None);
+        };
+        self.0 = rest;
+        Some(Some((kind, content)))
+    }
+}
+
 /// The leaf index among a timestamp's extensions. Other types are passed over; a list that is malformed, or has the index
 /// twice, has none.
 #[must_use]
 pub fn leaf_index(extensions: &[u8]) -> Option<u64> {
     let mut found = None;
-    let mut rest = extensions;
-    while let Some((&kind, behind)) = rest.split_first() {
-        let data;
-        (data, rest) = split_u16(behind)?;
+    for extension in ExtensionIter(extensions) {
+        let (kind, data) = extension?;
         if kind == LEAF_INDEX {
             let data: [u8; LEAF_INDEX_BYTES] = data.try_into().ok()?;
             let index = data
