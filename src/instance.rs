@@ -2,11 +2,13 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use time::format_description::well_known::Rfc3339;
+use url::Host;
 
 use crate::ca::hierarchy::{Hierarchy, HierarchyError, Names};
 use crate::clock::Clock;
@@ -180,6 +182,22 @@ impl NewInstance<'_> {
         })
     }
 
+    /// Where the server listens: on this machine alone, if nobody else can use its URL.
+    fn listen(&self) -> SocketAddr {
+        const PORT: u16 = 5555;
+        let url = self.public_url.as_url();
+        let address = match url.host() {
+            Some(Host::Domain("localhost")) => Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            Some(Host::Domain(_)) | None => None,
+        };
+        match address.filter(IpAddr::is_loopback) {
+            Some(address) => (address, url.port().unwrap_or(PORT)).into(),
+            None => (Ipv4Addr::UNSPECIFIED, PORT).into(),
+        }
+    }
+
     fn server_file(&self) -> String {
         let high_water = self.high_water.map(|path| {
             format!(
@@ -196,9 +214,10 @@ impl NewInstance<'_> {
         format!(
             "# Mayfly's server configuration. `mayfly serve --help` describes every key; paths are relative to this file.\n\
              data-dir: .\nidentity-config: identity.yaml\npublic-url: {}\n\n\
-             # The API and the log. Add tls-cert and tls-key to serve HTTPS.\nlisten: 0.0.0.0:5555\n\
+             # The API and the log. Add tls-cert and tls-key to serve HTTPS.\nlisten: {}\n\
              # Metrics and health.\nmetrics-listen: 127.0.0.1:2112\n{password}{}",
             self.public_url,
+            self.listen(),
             high_water.unwrap_or_default(),
         )
     }

@@ -73,7 +73,7 @@ impl PolicyError {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Self::Refused { findings } => findings.iter().map(ToString::to_string).collect(),
+            Self::Refused { findings } => decisive(findings).map(ToString::to_string).collect(),
             Self::Unreadable(_) | Self::Shrinks { .. } | Self::Stopping => vec![self.to_string()],
         }
     }
@@ -88,12 +88,22 @@ impl PolicyError {
     }
 }
 
-/// The first finding, and how many there are besides.
+/// The findings for which a configuration is refused: its errors; or all, where warnings count as errors.
+fn decisive(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+    let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+    let has_errors = findings.iter().any(|finding| is_error(&finding));
+    let decisive = findings.iter();
+    decisive.filter(move |finding| !has_errors || is_error(finding))
+}
+
+/// The first finding for which a configuration is refused, and how many there are besides.
 fn first_of(findings: &[Finding]) -> String {
-    match findings {
-        [] => String::new(),
-        [only] => only.to_string(),
-        [first, others @ ..] => format!("{first}; and {} more", others.len()),
+    let mut findings = decisive(findings);
+    let first = findings.next().map(ToString::to_string);
+    match (first, findings.count()) {
+        (None, _) => String::new(),
+        (Some(first), 0) => first,
+        (Some(first), others) => format!("{first}; and {others} more"),
     }
 }
 
@@ -449,6 +459,29 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.yaml");
+        // Everybody's issuer without a rule is a warning, and stands first.
+        let issuer = "https://token.actions.githubusercontent.com";
+        let entry = format!(
+            "oidc-issuers:\n  {issuer}:\n    issuer-url: {issuer}\n    client-id: sigstore\n    preset: github\n"
+        );
+        let load = |more: &str, is_strict| {
+            std::fs::write(&path, format!("{entry}{more}")).unwrap();
+            let path = path.clone();
+            let files = PolicyFiles { path, is_strict };
+            files.load(time::OffsetDateTime::UNIX_EPOCH)
+        };
+        assert_eq!(load("", false).unwrap().warnings.len(), 1);
+        let error = load("    alow: []\n", false).unwrap_err();
+        assert_eq!(error.lines().len(), 1);
+        assert!(error.to_string().contains("[MF101]"), "{error}");
+        let error = load("", true).unwrap_err();
+        assert!(error.to_string().contains("[MF119]"), "{error}");
+    }
 
     #[test]
     fn files_that_a_configuration_names_are_looked_at_too() {

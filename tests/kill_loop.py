@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import log_reader
-from harness import Checks, binary, dev, holds, same
+from harness import Checks, binary, dev, holds, same, succeed
 from outage import Crowd, Instance, Order, check_certificates
 
 # Of every other process counted from its launch, so that starts are cut short too; of the others, from its first answer.
@@ -46,6 +46,11 @@ class Watcher(threading.Thread):
         self.join()
 
 
+def audit(instance, command, *arguments):
+    """What `mayfly log` says of the data folder, as the last process left it or while one runs."""
+    return succeed(binary(), "log", command, instance.data, "--key", instance.trust / "trusted_root.json", *arguments)
+
+
 def one_round(instance, order, memory, life, is_from_launch):
     """Lets a server live for so many seconds, starts another, and returns how many certificates the first gave away."""
     with Watcher(memory) as watcher, Crowd(instance.server, order) as crowd:
@@ -54,6 +59,7 @@ def one_round(instance, order, memory, life, is_from_launch):
     if watcher.wrong:
         raise watcher.wrong
     crowd.check_refusals({"shutting_down", "overloaded"})
+    audit(instance, "follow", "--once", "--state", instance.server.folder / "checkpoint")
     found = crowd.certificates()
     with instance.serving():
         check_certificates(memory, found)
@@ -87,6 +93,9 @@ def main():
             again = log_reader.Audit(memory.log, memory.key)
             again.read()
             same(again.leaves[: len(memory.leaves)], memory.leaves, "entries")
+            audit(instance, "fsck")
+        with checks("the folder that the last kill left is sound"):
+            audit(instance, "fsck")
     checks.exit()
 
 

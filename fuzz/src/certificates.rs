@@ -303,6 +303,10 @@ fn check_removal(tbs: &[u8], oid: &[u8], without: Option<&[u8]>) {
 /// A signed certificate timestamp, or a log's answer that holds one: it is read as another library reads it, and comes back
 /// from being written.
 pub fn sct_parse(input: &[u8]) -> bool {
+    if let Ok(list) = SignedCertificateTimestamp::split_list(input) {
+        let octets: usize = list.iter().map(|item| 2 + item.len()).sum();
+        assert!(octets + 4 <= input.len());
+    }
     if let Some(index) = leaf_index(input) {
         assert!(index < 1 << 40);
         assert_eq!(leaf_index(&leaf_index_extensions(index)), Some(index));
@@ -330,6 +334,10 @@ pub fn sct_parse(input: &[u8]) -> bool {
         return true;
     }
     let value = sct.list_extension_value();
+    assert_eq!(
+        SignedCertificateTimestamp::split_list(&value),
+        Ok(vec![input])
+    );
     let (rest, list) = parse_ct_signed_certificate_timestamp_list(&value).unwrap();
     let [found] = &list[..] else {
         panic!("{list:?}");

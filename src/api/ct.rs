@@ -1,5 +1,5 @@
 //! Reading the embedded log over HTTP: checkpoint, tiles, issuers (C2SP static-ct-api), and what describes the log. The calls
-//! of RFC 6962 are in [`rfc6962`].
+//! of RFC 6962 are in `rfc6962.rs`.
 //!
 //! Every file has one URL, in its canonical form; everything else is 404. Only what never changes may be cached for long.
 
@@ -123,12 +123,13 @@ impl LogSite {
     /// read files.
     #[must_use]
     pub fn read(&self, path: &str, query: &str) -> Page {
-        let page = match self.in_memory(path) {
-            Some(page) => return page,
-            None => match path.strip_prefix("ct/v1/") {
-                Some(call) => rfc6962::answer(&self.log, call, query),
-                None => self.file(path),
-            },
+        if let Some(page) = self.in_memory(path) {
+            return page;
+        }
+        let page = match path.strip_prefix("ct/v1/") {
+            Some(call) => rfc6962::answer(&self.log, call, query),
+            None if path == "checkpoint" => Ok(Some(self.checkpoint())),
+            None => self.file(path),
         };
         match page {
             Ok(Some(page)) => page,
@@ -150,11 +151,10 @@ impl LogSite {
         }
     }
 
-    /// What is answered without reading anything.
+    /// What is the same for the life of the process.
     fn in_memory(&self, path: &str) -> Option<Page> {
         let json = |text: &str| Some(Page::found(JSON, SHORT, text.as_bytes().to_vec()));
         match path {
-            "checkpoint" => Some(self.checkpoint()),
             "log.v3.json" => json(&self.description),
             "ct/v1/get-roots" => json(&self.roots),
             _ => None,

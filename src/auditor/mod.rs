@@ -1,6 +1,6 @@
 //! Auditing a log: what its files say, believed only as far as the log's public key signs it.
 //!
-//! Everything is read file by file from a [`Source`](source::Source), a folder or a URL, and checked up to the root of a
+//! Everything is read file by file from a [`Source`], a folder or a URL, and checked up to the root of a
 //! signed checkpoint before it counts. Nothing here knows the running log: of `tlog` only the arithmetic of trees and tiles
 //! and the form of segments are shared.
 

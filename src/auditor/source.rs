@@ -21,12 +21,10 @@ use crate::tlog::checkpoint::LogIdentity;
 use crate::tlog::journal::{Segment, SegmentError};
 use crate::tlog::tile::{TILE_WIDTH, TileKind, TilePath, perfect_root};
 
-/// The largest file that is read, in octets: a data tile of entries of 1 MiB has four times as many.
-const MAX_FILE_BYTES: usize = 64 << 20;
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request is tried again that failed in passing.
-const RETRIES: u32 = 4;
+const RETRIES: u32 = 3;
 /// The first wait before a second try; each one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// How many requests are under way at once.
@@ -114,7 +112,11 @@ impl HttpSource {
     }
 
     /// One try: the file, or why not, and how long to wait before the next one.
-    async fn fetch(&self, url: &Url) -> Result<Option<Vec<u8>>, (String, Option<Duration>)> {
+    async fn fetch(
+        &self,
+        url: &Url,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, (String, Option<Duration>)> {
         let passing = |error: reqwest::Error| (innermost(&error), Some(Duration::ZERO));
         let request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "gzip");
         let mut response = request.send().await.map_err(passing)?;
@@ -133,16 +135,26 @@ impl HttpSource {
         let mut body = Vec::new();
         while let Some(part) = response.chunk().await.map_err(passing)? {
             body.extend_from_slice(&part);
-            if body.len() > MAX_FILE_BYTES {
-                return Err(("longer than 64 MiB".to_owned(), None));
+            if body.len() > limit {
+                return Err(too_long(limit));
             }
         }
         match coding {
             None => Ok(Some(body)),
             Some(coding) if coding == "identity" => Ok(Some(body)),
-            Some(coding) if coding == "gzip" => unzip(&body).map(Some),
+            Some(coding) if coding == "gzip" => unzip(&body, limit).map(Some),
             Some(_) => Err(("compressed in an unknown way".to_owned(), None)),
         }
+    }
+}
+
+/// The largest file of this name that is read, in octets. Entries have some thousand each, and may have a hundred times as many.
+fn limit_of(name: &str) -> usize {
+    match name {
+        CHECKPOINT => 64 << 10,
+        _ if name.starts_with("tile/data/") => 64 << 20,
+        _ if name.starts_with("tile/") => 256 * 32,
+        _ => 1 << 20,
     }
 }
 
@@ -157,7 +169,7 @@ impl Source for HttpSource {
         let mut wait = FIRST_WAIT;
         let mut tries = 0;
         loop {
-            match self.runtime.block_on(self.fetch(&url)) {
+            match self.runtime.block_on(self.fetch(&url, limit_of(name))) {
                 Ok(file) => return Ok(file),
                 Err((why, None)) => return Err(failed(why)),
                 Err((why, Some(_))) if tries == RETRIES => return Err(failed(why)),
@@ -173,15 +185,19 @@ impl Source for HttpSource {
     }
 }
 
-fn unzip(body: &[u8]) -> Result<Vec<u8>, (String, Option<Duration>)> {
+fn unzip(body: &[u8], limit: usize) -> Result<Vec<u8>, (String, Option<Duration>)> {
     let mut plain = Vec::new();
-    let limit = u64::try_from(MAX_FILE_BYTES).unwrap_or(u64::MAX);
-    let unpacked = GzDecoder::new(body).take(limit + 1).read_to_end(&mut plain);
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
+    let unpacked = GzDecoder::new(body).take(most + 1).read_to_end(&mut plain);
     match unpacked {
-        Ok(length) if length <= MAX_FILE_BYTES => Ok(plain),
-        Ok(_) => Err(("longer than 64 MiB".to_owned(), None)),
+        Ok(length) if length <= limit => Ok(plain),
+        Ok(_) => Err(too_long(limit)),
         Err(error) => Err((error.to_string(), None)),
     }
+}
+
+fn too_long(limit: usize) -> (String, Option<Duration>) {
+    (format!("longer than {limit} octets"), None)
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

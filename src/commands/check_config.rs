@@ -2,6 +2,7 @@
 //! certificate, and what the server is made of.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::{ConfigPaths, Failure, counted, print};
 use crate::check::{ServerCheck, check, check_logs};
+use crate::config::Settings;
 use crate::ctlog::remote::RemoteLogParts;
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::config::{Code, Finding, Severity, online, source};
@@ -21,6 +23,14 @@ use crate::server::Environment;
 pub(super) struct Arguments {
     #[command(flatten)]
     paths: ConfigPaths,
+    /// A file with the passphrase of the CA's key and the log's key
+    #[arg(
+        long,
+        env = "MAYFLY_CA_KEY_PASSWORD_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    ca_key_password_file: Option<PathBuf>,
     /// Ask each issuer for its keys too, as the server does, and each log of others whether it takes our certificates
     #[arg(long)]
     online: bool,
@@ -62,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let path = match &arguments.paths.identity_config {
         Some(path) if !arguments.paths.names_server() => Some(path.clone()),
         given => {
-            let check = check_server(arguments, environment)?;
+            let check = arguments.check_server(environment)?;
             findings = check.findings;
             let configured = check.config.map(|config| config.identity_config);
             given.clone().or(configured)
@@ -89,10 +99,16 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         Format::Sarif => sarif(&findings)?,
         Format::Github => github(&findings),
     })?;
-    let what = path.map_or_else(
-        || "the server's configuration".to_owned(),
-        |path| path.display().to_string(),
-    );
+    let server = arguments.paths.names_server().then_some("the server");
+    let parts = [
+        server.map(ToOwned::to_owned),
+        path.map(|path| path.display().to_string()),
+    ];
+    let what = parts
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" and ");
     let summary = format!(
         "{what}: {}, {}",
         counted(errors, "error"),
@@ -106,29 +122,6 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         print(&format!("{summary}, {}\n", counted(entries, "issuer")))?;
     }
     Ok(())
-}
-
-/// Checks the server's own configuration; online it asks the logs of others too.
-fn check_server(arguments: &Arguments, environment: &Environment) -> Result<ServerCheck, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::defect)?;
-    let (paths, now) = (&arguments.paths, environment.clock.now());
-    let mut found = runtime.block_on(check(paths.settings(), paths.config.as_deref(), now));
-    if let Some(config) = found.config.as_ref().filter(|_| arguments.online) {
-        let parts = RemoteLogParts {
-            runtime: runtime.handle().clone(),
-            resolver: Arc::clone(&environment.resolver),
-            clock: Arc::clone(&environment.clock),
-            // What is asked is counted for nobody.
-            metrics: Metrics::new().map_err(Failure::defect)?.ct_log("check"),
-            answer_within: FetchLimits::default().total,
-        };
-        let logs = runtime.block_on(check_logs(config, &parts));
-        found.findings.extend(logs);
-    }
-    Ok(found)
 }
 
 /// Reads the sources; online it asks the issuers too, by the fetcher of the server, with its limits.
@@ -162,6 +155,34 @@ fn load(
 }
 
 impl Arguments {
+    /// Checks the server's own configuration; online it asks the logs of others too.
+    fn check_server(&self, environment: &Environment) -> Result<ServerCheck, Failure> {
+        let settings = Settings {
+            ca_key_password_file: self.ca_key_password_file.clone(),
+            ..self.paths.settings()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::defect)?;
+        let now = environment.clock.now();
+        let checking = check(settings, self.paths.config.as_deref(), now);
+        let mut found = runtime.block_on(checking);
+        if let Some(config) = found.config.as_ref().filter(|_| self.online) {
+            let parts = RemoteLogParts {
+                runtime: runtime.handle().clone(),
+                resolver: Arc::clone(&environment.resolver),
+                clock: Arc::clone(&environment.clock),
+                // What is asked is counted for nobody.
+                metrics: Metrics::new().map_err(Failure::defect)?.ct_log("check"),
+                answer_within: FetchLimits::default().total,
+            };
+            let logs = runtime.block_on(check_logs(config, &parts));
+            found.findings.extend(logs);
+        }
+        Ok(found)
+    }
+
     /// Applies `--allow` and `--deny`. An error stays one.
     fn judge(&self, findings: Vec<Finding>) -> Vec<Finding> {
         let judged = findings.into_iter().filter_map(|mut finding| {

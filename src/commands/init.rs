@@ -92,6 +92,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     println!("  root         {}", created.chain.root().subject());
     println!("  issuing CA   {}", created.chain.issuing().subject());
     println!("  log          {}", created.log_origin);
+    println!("  its memory   {}", high_water.display());
     println!();
     println!("Next:");
     println!("  1. Say who may have a certificate:   {data_dir}/identity.yaml");
@@ -101,7 +102,10 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         created.root_key.display()
     );
     let password = match &arguments.password_file {
-        Some(path) => format!(" --ca-key-password-file {}", path.display()),
+        Some(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            format!(" --ca-key-password-file {}", path.display())
+        }
         None if arguments.no_password => String::new(),
         None => " --ca-key-password-file FILE".to_owned(),
     };

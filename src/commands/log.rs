@@ -20,6 +20,7 @@ use crate::auditor::{AuditError, CHECKPOINT, Checkpoint};
 use crate::config::log_folder;
 use crate::ctlog::embedded::LogDescription;
 use crate::server::Environment;
+use crate::store::StoreError;
 use crate::x509::spki::SubjectPublicKey;
 
 mod export;
@@ -247,8 +248,16 @@ impl Opened {
     }
 }
 
+/// What it is to whoever asked when a log cannot be read, or when a journal is none.
 fn unreadable(error: &SourceError) -> Failure {
-    Failure::dependency(format!("the log cannot be read: {error}"))
+    match error {
+        SourceError::Segment { .. } | SourceError::Store(StoreError::Damaged(_)) => {
+            Failure::operation(error)
+        }
+        SourceError::Http { .. } | SourceError::Store(_) | SourceError::System(_) => {
+            Failure::dependency(format!("the log cannot be read: {error}"))
+        }
+    }
 }
 
 fn not_exported(opened: &Opened, error: &ExportError) -> Failure {

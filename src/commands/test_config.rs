@@ -21,15 +21,17 @@ A test has a name, claims, and what must come of them:
 
   - name: release workflow of acme/app
     preset-claims: github          # what a real token of that kind carries; claims below come before it
-    claims: { repository_owner: acme, ref: refs/tags/v1 }
+    claims: { run_attempt: 2 }
     expect:
-      san: https://github.com/acme/app/.github/workflows/release.yml@refs/heads/main
-      extensions: { source-repository-ref: refs/tags/v1 }   # by name or OID; null: not there
+      san: https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1.0.0
+      extensions: { source-repository-ref: refs/tags/v1.0.0 }   # by name or OID; null: not there
   - name: branches are refused
     preset-claims: github
+    claims: { ref: refs/heads/main }
     expect: { refused: no_allow_rule_matched }
 
-preset-claims: the name of a preset, as `mayfly presets` lists them; a claim that is null is taken away from its claims.
+preset-claims: the name of a preset, whose claims `mayfly presets claims NAME` prints; a claim that is null is taken away
+from them. A test of a refusal should differ from one that passes in one claim only: then it shows what that one does.
 Without `at`, a test happens while its token is valid.
 
 Exit code: 0 if all tests pass, 1 if not or there is none, 3 if the configuration or a test cannot be read.")]
@@ -100,6 +102,10 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     if arguments.update && failed > 0 {
         for (path, ran) in paths.iter().zip(&ran) {
             update(path, ran)?;
+        }
+        for result in results().filter(|result| result.is_now_issued) {
+            let name = plain(&result.name);
+            eprintln!("mayfly: {name}: expected a refusal, and now expects a certificate");
         }
         eprintln!("mayfly: {} rewritten", counted(failed, "expectation"));
         return Ok(());

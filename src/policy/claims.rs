@@ -1,16 +1,7 @@
 //! The claims that real tokens of a kind carry, for tests of a configuration: those of the first test of a preset.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
-
 use crate::identity::config::preset::{PRESETS, Preset};
 use crate::identity::json::Object;
-
-/// A test of a preset, as far as it matters here.
-#[derive(Deserialize)]
-struct Test {
-    claims: Map<String, Value>,
-}
 
 /// The names of the kinds.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -20,8 +11,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// The claims of a token of this kind, without times; nothing if there is no such kind.
 #[must_use]
 pub fn of_kind(name: &str) -> Option<Object> {
-    let tests: Vec<Test> = serde_saphyr::from_str(Preset::named(name)?.tests).ok()?;
-    tests.into_iter().next().map(|test| test.claims)
+    Preset::named(name)?.tokens().into_iter().next()
 }
 
 #[cfg(test)]

@@ -861,6 +861,7 @@ mod tests {
             "[ab]{1,2}",
             "[ab]{1,2}".prop_map(|text| format!("{{ prefix: {text} }}")),
             "[ab]{1,2}".prop_map(|text| format!("{{ glob: \"{text}**\" }}")),
+            "[ab]{0,2}\\*[ab]{0,2}".prop_map(|glob| format!("{{ glob: \"{glob}\" }}")),
             "[ab]{1,2}".prop_map(|text| format!("{{ not: {text} }}")),
             "[ab]{1,2}, [ab]{1,2}".prop_map(|texts| format!("{{ in: [{texts}] }}")),
             any::<bool>().prop_map(|exists| format!("{{ exists: {exists} }}")),
@@ -875,8 +876,11 @@ mod tests {
 
     fn settings() -> impl Strategy<Value = String> {
         let list = || prop::collection::vec(rule(), 0..3).prop_map(|rules| rules.join(", "));
-        (list(), list())
-            .prop_map(|(allow, deny)| format!("    allow: [{allow}]\n    deny: [{deny}]\n"))
+        (list(), list()).prop_map(|(allow, deny)| {
+            let allow = Some(allow).filter(|allow| !allow.is_empty());
+            let allow = allow.map(|allow| format!("    allow: [{allow}]\n"));
+            format!("{}    deny: [{deny}]\n", allow.unwrap_or_default())
+        })
     }
 
     proptest! {

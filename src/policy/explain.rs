@@ -274,7 +274,7 @@ pub async fn explain(
 /// When claims are looked at.
 struct Moment {
     at: OffsetDateTime,
-    /// The claims, with an end if they have none.
+    /// The claims, with their times if they have none.
     claims: Object,
     warning: Option<String>,
 }
@@ -296,9 +296,19 @@ impl Moment {
         if !claims.contains_key("exp") {
             let end = at.saturating_add(ASSUMED_VALIDITY).unix_timestamp();
             claims.insert("exp".to_owned(), end.into());
-            warning = Some(
-                "the claims have no `exp`, which every token must have; one was assumed".to_owned(),
-            );
+            // Who writes no end leaves out the times altogether; an entry may ask for the beginning too.
+            let has_iat = claims.contains_key("iat");
+            claims
+                .entry("iat")
+                .or_insert_with(|| at.unix_timestamp().into());
+            let assumed = if has_iat {
+                "it was"
+            } else {
+                "it and `iat` were"
+            };
+            warning = Some(format!(
+                "the claims have no `exp`, which every token must have; {assumed} assumed"
+            ));
         }
         Self {
             at,

@@ -76,6 +76,8 @@ pub struct GoldenResult {
     pub line: u64,
     /// What is not as expected; nothing if it passed.
     pub differences: Vec<String>,
+    /// Whether a refusal was expected and a certificate came of it.
+    pub is_now_issued: bool,
     /// What came of it.
     actual: Expectation,
 }
@@ -163,6 +165,7 @@ impl GoldenFile {
                 name: test.value.name.clone(),
                 line: test.referenced.line(),
                 differences: expected.differences(&answer),
+                is_now_issued: expected.refused.is_some() && answer.reason.is_none(),
                 actual: expected.updated(&answer),
             });
         }

@@ -3,15 +3,18 @@
 //! Derived from the published level-0 tiles, in memory, behind everything else: whoever asks brings it up to date, a piece
 //! at a time. Nothing is believed of it: a place that it names is looked up in the tree before it is told.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Log;
 use super::tile::{TILE_WIDTH, TileKind, TilePath};
 use super::tree::{Hash, Nodes as _};
 use crate::store::StoreError;
 
-/// How many tiles one call takes in: some tens of milliseconds.
-const TILES_AT_ONCE: u64 = 256;
+/// How many tiles one call takes in at least, however slow they are.
+const MIN_TILES: u64 = 16;
+/// How long one call takes in more: a client waits for it.
+const STEP: Duration = Duration::from_millis(50);
 
 /// Leaf hash → index, over the published tree, or its beginning.
 ///
@@ -46,14 +49,12 @@ impl LeafIndex {
     /// # Errors
     /// When a tile cannot be read.
     pub fn advance(&self, log: &Log) -> Result<bool, StoreError> {
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        let first = self.lock().size;
         let published = log.head().map_or(0, |head| head.size);
-        let mut items = Vec::new();
-        let mut size = runs.size;
-        for _ in 0..TILES_AT_ONCE {
-            if size >= published {
-                break;
-            }
+        let (mut size, mut items) = (first, Vec::new());
+        let is_time = |size| size < first + MIN_TILES * TILE_WIDTH || begun.elapsed() < STEP;
+        while size < published && is_time(size) {
             let index = size / TILE_WIDTH;
             let path = TilePath::full(TileKind::Hashes(0), index);
             let width = path.available(published);
@@ -62,14 +63,18 @@ impl LeafIndex {
                 StoreError::Damaged(format!("{path} of the published tree is missing"))
             })?;
             let (hashes, _) = tile.as_chunks::<32>();
-            let first = index * TILE_WIDTH;
-            let hashes = (first..).zip(hashes).filter(|(at, _)| *at >= size);
+            let start = index * TILE_WIDTH;
+            let hashes = (start..).zip(hashes).filter(|(at, _)| *at >= size);
             items.extend(hashes.map(|(at, hash)| (prefix(hash), at)));
-            size = first + width;
+            size = start + width;
         }
-        runs.add(items);
-        runs.size = size;
-        Ok(size >= published)
+        // Nobody waits while a store is read. Of two who read the same, one was first.
+        let mut runs = self.lock();
+        if runs.size == first {
+            runs.add(items);
+            runs.size = size;
+        }
+        Ok(runs.size >= published)
     }
 
     /// Finds the leaf with this hash, the first one where there are several.
@@ -78,11 +83,7 @@ impl LeafIndex {
     /// When the store fails.
     pub fn find(&self, log: &Log, leaf: &Hash) -> Result<Found, StoreError> {
         let is_complete = self.advance(log)?;
-        let mut places = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .places(leaf);
+        let mut places = self.lock().places(leaf);
         places.sort_unstable();
         for index in places {
             if log.node(0, index)? == *leaf {
@@ -94,6 +95,10 @@ impl LeafIndex {
         } else {
             Found::NotYet
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Runs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

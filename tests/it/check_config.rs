@@ -251,6 +251,49 @@ fn what_a_server_is_made_of_is_checked_without_starting_it() {
 }
 
 #[test]
+fn the_passphrase_is_taken_from_where_the_server_takes_it() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (data_dir, password) = (folder.path().join("data"), folder.path().join("password"));
+    std::fs::write(&password, "correct horse\n").unwrap();
+    let mut init = mayfly([
+        "init",
+        "--public-url",
+        "http://127.0.0.1:5999",
+        "--data-dir",
+    ]);
+    let made = run(init.arg(&data_dir).arg("--password-file").arg(&password));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    // Nobody else can reach a URL of this machine.
+    let config = std::fs::read_to_string(data_dir.join("mayfly.yaml")).unwrap();
+    assert!(config.contains("\nlisten: 127.0.0.1:5999\n"), "{config}");
+    let issuer = "https://issuer.example.com";
+    let identity = format!(
+        "oidc-issuers:\n  {issuer}:\n    issuer-url: {issuer}\n    client-id: sigstore\n    type: email\n"
+    );
+    std::fs::write(data_dir.join("identity.yaml"), identity).unwrap();
+
+    let check = || {
+        let mut command = mayfly(["check-config", "--data-dir"]);
+        command.arg(&data_dir);
+        command
+    };
+    let outcome = run(&mut check());
+    assert_eq!(outcome.code, 3);
+    assert!(
+        outcome.stdout.contains("[MF202]: this key is encrypted"),
+        "{outcome:?}"
+    );
+    assert!(outcome.stderr.contains("the server and "), "{outcome:?}");
+    for command in [
+        check().arg("--ca-key-password-file").arg(&password),
+        check().env("MAYFLY_CA_KEY_PASSWORD_FILE", &password),
+    ] {
+        let outcome = run(command);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
+}
+
+#[test]
 fn the_end_of_the_ca_s_certificates_is_told_in_time() {
     let instance = Instance::new();
     let settings = || Settings {

@@ -23,6 +23,8 @@ mod entries;
 mod explain;
 mod import;
 mod listening;
+mod log_commands;
+mod log_reads;
 mod operating;
 mod readiness;
 mod refusals;

@@ -57,7 +57,7 @@ fn tests_that_fail_say_what_was_expected_and_what_was_found() {
     let expected = format!(
         "{path}/inner/a.test.yaml
   FAIL a <release> & # more
-       line 2: san: expected \"https://elsewhere.example\", found \"https://github.com/acme/ci/.github/workflows/release.yml@refs/tags/v1\"
+       line 2: san: expected \"https://elsewhere.example\", found \"https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1.0.0\"
        line 2: build-trigger: expected \"pull\", found \"push\"
   FAIL a fork
        line 9: expected a certificate, found the refusal no_allow_rule_matched (There was an error processing the identity token: no rule of `allow` applies; of 2, rule 1 comes closest and expects that `repository_owner` is one of \"acme\", \"acme-labs\")
@@ -106,7 +106,7 @@ fn update_changes_expectations_and_nothing_else() {
   preset-claims: github
   claims: { ref: refs/tags/v1 }   # another
   expect:
-    san: "https://github.com/acme/ci/.github/workflows/release.yml@refs/tags/v1"
+    san: "https://github.com/acme/app/.github/workflows/release.yml@refs/tags/v1.0.0"
     extensions:
       "build-trigger": "push"
       "run-invocation-uri": null

@@ -10,8 +10,8 @@ use time::{Date, Duration, OffsetDateTime};
 use url::{Host, Url};
 use x509_parser::pem::Pem;
 
-use super::finding::{Code, Finding, Place, Severity, closest};
-use super::preset::PresetProvider;
+use super::finding::{Code, Finding, Place, Severity, closest, misspelt};
+use super::preset::{Preset, PresetProvider};
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
 use crate::fetch::{ClusterFiles, ExtraRoots};
@@ -321,7 +321,10 @@ impl Checker<'_, '_> {
     /// `allow` and `deny`.
     fn access(&mut self, entry: &Entry<'_>) -> Option<ClaimRules> {
         let mistakes = match ClaimRules::new(entry.raw.allow.as_ref(), entry.raw.deny.as_ref()) {
-            Ok(rules) => return Some(rules),
+            Ok(rules) => {
+                self.misspelt_claims(entry);
+                return Some(rules);
+            }
             Err(mistakes) => mistakes,
         };
         for mistake in mistakes {
@@ -334,6 +337,44 @@ impl Checker<'_, '_> {
             }
         }
         None
+    }
+
+    /// Claims in rules that are almost called like one that tokens of the preset have.
+    fn misspelt_claims(&mut self, entry: &Entry<'_>) {
+        let preset = entry.raw.preset.as_ref();
+        let Some(preset) = preset.and_then(|name| Preset::named(&name.value)) else {
+            return;
+        };
+        let lists = [
+            (RuleList::Allow, &entry.raw.allow),
+            (RuleList::Deny, &entry.raw.deny),
+        ];
+        let rules = lists.map(|(list, rules)| rules.as_ref().map(|rules| (list, rules)));
+        let rules: Vec<_> = rules.into_iter().flatten().collect();
+        if rules.is_empty() {
+            return;
+        }
+        let known = self.presets.claims(preset);
+        for (list, rules) in rules {
+            for (claim, location, rule) in rules.claims() {
+                // What is inside a claim is not known.
+                let name = claim.strip_prefix("$.").unwrap_or(claim);
+                let meant = misspelt(name, known.iter().map(String::as_str));
+                let Some(meant) = meant.filter(|_| !known.contains(name)) else {
+                    continue;
+                };
+                let names = [list.name(), &rule.to_string(), claim];
+                let path = entry.path(None) + &pointer(&names);
+                let place = Place::new(entry.file, location);
+                let message = format!(
+                    "tokens of this kind have no claim {} that is known",
+                    Excerpt::new(claim)
+                );
+                self.report
+                    .add(Code::Misspelt, place, &path, message)
+                    .help(format!("did you mean `{meant}`?"));
+            }
+        }
     }
 
     /// `client-id`, or `client-ids`.

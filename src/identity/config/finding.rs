@@ -91,6 +91,7 @@ codes! {
     PlainHttp = "MF125" Warning "the issuer's keys are fetched over http",
     Preset = "MF126" Error "the preset is unknown, or is for other issuers",
     Ends = "MF127" Warning "the entry, or a certificate of it, ends soon or has ended",
+    Misspelt = "MF128" Warning "a rule looks at a claim that tokens of this kind probably do not have",
     Discovery = "MF130" Error "the issuer's discovery document cannot be had or read",
     OtherIssuer = "MF131" Error "the discovery document is that of another issuer",
     KeyLocation = "MF132" Error "the issuer keeps its keys where they cannot be fetched, or elsewhere",
@@ -334,6 +335,20 @@ pub(super) fn closest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|name| (distance(&text, &name.to_ascii_lowercase()), name));
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= name.len().div_ceil(3)).then_some(name)
+}
+
+/// The known name that a text differs from so little that it is hardly meant to be another one.
+pub(super) fn misspelt<'a>(
+    text: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    /// Shorter names are too often like each other.
+    const SHORTEST: usize = 6;
+    const MOST_DIFFERENCES: usize = 2;
+    let known = known.into_iter().filter(|name| name.len() >= SHORTEST);
+    let mut distances = known.map(|name| (distance(text, name), name));
+    let near = distances.find(|(distance, _)| (1..=MOST_DIFFERENCES).contains(distance));
+    near.map(|(_, name)| name)
 }
 
 /// How many characters must be inserted, removed or replaced to make one text of the other (Levenshtein).

@@ -3,14 +3,17 @@
 //! Each is an identity file in `config/presets`, to be read, checked and copied like any other, with tests beside it. Its
 //! entries are the forms that the issuer's URL may have. `EXAMPLE` stands for what differs between those who use it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::Checker;
 use super::entry::Entry;
 use super::finding::{Code, closest};
 use super::raw::{self, RawFile, RawMetadata, Text};
 use crate::identity::excerpt::Excerpt;
+use crate::identity::json::Object;
 
 /// What an entry must say itself.
 const PLACEHOLDER: &str = "EXAMPLE";
@@ -85,6 +88,18 @@ impl Preset {
             .collect()
     }
 
+    /// The claims of tokens, without times: a usual one first. A test holds every preset to having one.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Object> {
+        #[derive(Deserialize)]
+        struct Test {
+            claims: Object,
+        }
+
+        let tests: Vec<Test> = serde_saphyr::from_str(self.tests).unwrap_or_default();
+        tests.into_iter().map(|test| test.claims).collect()
+    }
+
     /// A test holds every preset to being readable.
     fn read(&self) -> RawFile {
         raw::parse(0, self.text).unwrap_or_default()
@@ -93,12 +108,27 @@ impl Preset {
 
 /// The presets that a configuration uses, each read once.
 #[derive(Default)]
-pub(super) struct Presets(HashMap<&'static str, Arc<RawFile>>);
+pub(super) struct Presets {
+    files: HashMap<&'static str, Arc<RawFile>>,
+    claims: HashMap<&'static str, Arc<BTreeSet<String>>>,
+}
 
 impl Presets {
     fn file(&mut self, preset: &Preset) -> Arc<RawFile> {
-        let file = self.0.entry(preset.name);
+        let file = self.files.entry(preset.name);
         Arc::clone(file.or_insert_with(|| Arc::new(preset.read())))
+    }
+
+    /// The names of all claims in the preset's tests.
+    pub(super) fn claims(&mut self, preset: &Preset) -> Arc<BTreeSet<String>> {
+        let claims = self.claims.entry(preset.name);
+        let names = || {
+            preset
+                .tokens()
+                .into_iter()
+                .flat_map(|token| token.into_iter())
+        };
+        Arc::clone(claims.or_insert_with(|| Arc::new(names().map(|(name, _)| name).collect())))
     }
 }
 

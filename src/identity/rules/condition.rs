@@ -137,6 +137,7 @@ impl Test {
                 Self::Exists(true),
                 Self::Glob(_) | Self::Regex(_) | Self::Prefix(_) | Self::Contains(_),
             ) => true,
+            (Self::Glob(wide), Self::Glob(narrow)) => wide.covers(narrow),
             (_, Self::Glob(glob)) => self.covers_prefix(glob.opening()),
             (_, Self::Prefix(prefix)) => self.covers_prefix(prefix),
             // The negation of less is more.

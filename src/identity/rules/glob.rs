@@ -1,5 +1,7 @@
 //! Patterns with stars, for names that have slashes.
 
+use std::collections::BTreeSet;
+
 /// A pattern that the whole of a text must match: `*` stands for any characters but `/`, `**` for any characters, both also
 /// for none; everything else stands for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,6 +67,45 @@ impl Glob {
             opening: opening.to_owned(),
             rest: parts,
         })
+    }
+
+    /// Whether every text that matches `other` matches this pattern too, as far as that can be seen: `false` means that it may
+    /// be otherwise.
+    ///
+    /// Follows `other` as if it were a text, in which a star is a symbol that only stars of this pattern can stand for.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let ours = self.parts();
+        let mut places = BTreeSet::from([0]);
+        let skip_stars = |places: &mut BTreeSet<usize>| {
+            let mut at = 0;
+            while let Some(&place) = places.range(at..).next() {
+                if matches!(ours.get(place), Some(Part::Star | Part::DoubleStar)) {
+                    places.insert(place + 1);
+                }
+                at = place + 1;
+            }
+        };
+        skip_stars(&mut places);
+        for symbol in other.parts() {
+            let next = places.iter().filter_map(|&place| {
+                let after = match (ours.get(place)?, symbol) {
+                    (Part::Octet(ours), Part::Octet(theirs)) if *ours == theirs => place + 1,
+                    (Part::Star, Part::Octet(octet)) if octet != b'/' => place,
+                    (Part::Star, Part::Star) | (Part::DoubleStar, _) => place,
+                    (Part::Octet(_) | Part::Star, _) => return None,
+                };
+                Some(after)
+            });
+            places = next.collect();
+            skip_stars(&mut places);
+        }
+        places.contains(&ours.len())
+    }
+
+    /// The whole pattern, with its opening.
+    fn parts(&self) -> Vec<Part> {
+        let opening = self.opening.bytes().map(Part::Octet);
+        opening.chain(self.rest.iter().copied()).collect()
     }
 
     /// Whether the whole of `text` is what the pattern describes.

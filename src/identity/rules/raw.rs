@@ -13,7 +13,7 @@ use serde_saphyr::{Location, Spanned};
 use super::condition::{Condition, Regex, Test};
 use super::glob::Glob;
 use super::path::ClaimName;
-use super::{ClaimRules, Rule};
+use super::{ClaimRules, Rule, RuleList};
 
 /// The longest pattern of a regular expression or glob, in octets.
 const MAX_PATTERN_OCTETS: usize = 1024;
@@ -29,6 +29,24 @@ pub struct RawRules(Spanned<Node>);
 impl<'de> Deserialize<'de> for RawRules {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Spanned::deserialize(deserializer).map(Self)
+    }
+}
+
+impl RawRules {
+    /// The claims that the rules look at, as they are written: each with its place, and the number of its rule from 0.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, Location, usize)> {
+        let rules = match &self.0.value {
+            Node::List(rules) => rules.as_slice(),
+            Node::Null | Node::Scalar(_) | Node::Fraction | Node::Map(_) => &[],
+        };
+        rules.iter().enumerate().flat_map(|(index, rule)| {
+            let conditions = match &rule.value {
+                Node::Map(conditions) => conditions.as_slice(),
+                Node::Null | Node::Scalar(_) | Node::Fraction | Node::List(_) => &[],
+            };
+            let names = conditions.iter().map(|(name, _)| name);
+            names.map(move |name| (name.value.as_str(), name.referenced, index))
+        })
     }
 }
 
@@ -115,7 +133,7 @@ impl<'de> Deserialize<'de> for Node {
 }
 
 impl ClaimRules {
-    /// Reads the rules of an issuer. A list that is missing or empty says nothing.
+    /// Reads the rules of an issuer. A list that is missing says nothing.
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the text.
@@ -174,6 +192,12 @@ impl Reader {
     fn rules(&mut self, list: &str, raw: Option<&RawRules>) -> Vec<Rule> {
         self.below(list, |reader| match raw.map(|raw| (&raw.0, &raw.0.value)) {
             None | Some((_, Node::Null)) => Vec::new(),
+            // One would think that an empty list lets nobody through.
+            Some((at, Node::List(rules))) if rules.is_empty() && list == RuleList::Allow.name() => {
+                let help = "leave allow out if every token of the issuer may have a certificate; with `disabled: true` none may";
+                reader.mistake(at, "allow is empty, and would allow every token", help);
+                Vec::new()
+            }
             Some((_, Node::List(rules))) => rules
                 .iter()
                 .enumerate()

@@ -1,5 +1,6 @@
 //! Rows O: the process and what is around it.
 
 mod load;
+mod memory;
 mod sight;
 mod surroundings;

@@ -165,7 +165,7 @@ impl<S: Read + Write> Connection<S> {
         let length = answer
             .header("content-length")
             .map(|length| length.parse::<usize>().expect("a length"));
-        if method == "HEAD" || status == 204 {
+        if method == "HEAD" || matches!(status, 204 | 304) {
             return Ok(answer);
         }
         if is_chunked {

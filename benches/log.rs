@@ -1,0 +1,220 @@
+//! The log's engine by its size, with small opaque entries: `cargo bench --bench log -- 7` up to ten millions of them (6
+//! without a number).
+//!
+//! What an append costs, how long a start takes, what memory the process holds, how long an auditor computes everything again:
+//! the first three must hardly show the size. Ten millions take some minutes and 3 GB of disk.
+
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot run should stop"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use mayfly::auditor::Checkpoint;
+use mayfly::auditor::entries::{EntryKind, Inspected};
+use mayfly::auditor::fsck;
+use mayfly::auditor::source::FolderSource;
+use mayfly::clock::SystemClock;
+use mayfly::keys::memory::NewKey;
+use mayfly::keys::{InMemoryKey, Signer};
+use mayfly::random::SystemRandomness;
+use mayfly::store::folder::{Folder, FolderOptions};
+use mayfly::tlog::checkpoint::LogKey;
+use mayfly::tlog::tree::{Hash, leaf_hash};
+use mayfly::tlog::{Entry, EntryFormat, Log, LogParts, Position, Timing};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::Runtime;
+
+const ORIGIN: &str = "bench.example/log";
+/// How many appends are under way at a time.
+const AT_ONCE: u64 = 2048;
+/// Over how many appends a cost is measured, at most.
+const MAX_WINDOW: u64 = 100_000;
+/// How often a start is measured.
+const STARTS: usize = 5;
+/// The octets of an entry: index, timestamp, and as many again.
+const ENTRY_BYTES: usize = 32;
+
+fn main() {
+    let largest = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    let place = Place::new();
+    println!(
+        "{:>10}  {:>12}  {:>12}  {:>10}  {:>10}  {:>12}",
+        "entries", "append CPU", "append", "start", "memory", "fsck"
+    );
+    let mut size = 0;
+    for decade in 3..=largest.unwrap_or(6) {
+        let target = 10_u64.pow(decade);
+        let window = target.min(MAX_WINDOW);
+        let log = place.open();
+        place.append(&log, target - size);
+        let (processor, clock) = (processor_time(), Instant::now());
+        place.append(&log, window);
+        let (processor, clock) = (processor_time() - processor, clock.elapsed());
+        size = target + window;
+        log.shutdown();
+        drop(log);
+        let start = place.start_time();
+        let (memory, fsck) = (resident_mib(), place.fsck_time(size));
+        println!(
+            "{target:>10}  {:>9.2} µs  {:>9.2} µs  {:>7} ms  {memory:>6} MiB  {:>9.2} s",
+            processor.as_secs_f64() * 1e6 / window as f64,
+            clock.as_secs_f64() * 1e6 / window as f64,
+            start.as_millis(),
+            fsck.as_secs_f64(),
+        );
+    }
+}
+
+/// A log that is opened again and again.
+struct Place {
+    folder: tempfile::TempDir,
+    signer: Arc<dyn Signer>,
+    runtime: Runtime,
+}
+
+impl Place {
+    fn new() -> Self {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let place = Self {
+            folder: tempfile::tempdir_in(".").expect("a folder"),
+            signer: Arc::new(InMemoryKey::generate(NewKey::P256).expect("a key").0),
+            runtime: runtime.enable_time().build().expect("a runtime"),
+        };
+        Log::create(&place.parts()).expect("a log");
+        place
+    }
+
+    fn parts(&self) -> LogParts {
+        let random = Arc::new(SystemRandomness);
+        let options = FolderOptions {
+            allow_volatile: true,
+            allow_network: false,
+        };
+        let folder: &Path = self.folder.path();
+        LogParts {
+            store: Arc::new(Folder::open(folder, options, random.clone()).expect("a store")),
+            key: LogKey::new(ORIGIN, Arc::clone(&self.signer)).expect("a key"),
+            format: Arc::new(Opaque),
+            clock: Arc::new(SystemClock),
+            random,
+            high_water: None,
+            timing: Timing {
+                append: Duration::from_secs(60),
+                // So that many entries are never unpublished, which would hold appends up.
+                growth: Duration::from_millis(20),
+                ..Timing::default()
+            },
+            metrics: None,
+            on_fatal: Arc::new(|why| eprintln!("the log failed: {why}")),
+        }
+    }
+
+    fn open(&self) -> Log {
+        Log::open(self.parts()).expect("the log")
+    }
+
+    fn append(&self, log: &Log, entries: u64) {
+        let mut accepted = 0;
+        while accepted < entries {
+            let batch = (0..AT_ONCE.min(entries - accepted)).map(|_| log.append(Box::new(Opaque)));
+            let answers = self.runtime.block_on(join_all(batch));
+            // What cannot be published in time is refused; nobody is in a hurry here.
+            accepted += answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        }
+    }
+
+    /// The median time of a start, up to its checkpoint.
+    fn start_time(&self) -> Duration {
+        let mut times: Vec<_> = (0..STARTS)
+            .map(|_| {
+                let start = Instant::now();
+                let log = self.open();
+                let time = start.elapsed();
+                drop(log);
+                time
+            })
+            .collect();
+        times.sort_unstable();
+        times.get(STARTS / 2).copied().unwrap_or_default()
+    }
+
+    fn fsck_time(&self, size: u64) -> Duration {
+        let key = self.signer.public_key_der();
+        let source = FolderSource::new(self.folder.path(), key, Arc::new(Opaque));
+        let start = Instant::now();
+        let checkpoint = Checkpoint::read(&source, key, Some(ORIGIN)).expect("a checkpoint");
+        let mut report =
+            fsck::check(&source, &Opaque, &checkpoint, &|_| ()).expect("a log that can be read");
+        fsck::check_journal(&source, &Opaque, &checkpoint, &mut report).expect("a journal");
+        assert!(report.is_good() && report.entries == size, "{report:?}");
+        start.elapsed()
+    }
+}
+
+/// An entry with nothing but its place.
+#[derive(Debug)]
+struct Opaque;
+
+impl Entry for Opaque {
+    fn encode(&self, position: Position) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(ENTRY_BYTES);
+        bytes.extend(position.index.to_be_bytes());
+        bytes.extend(position.timestamp.to_be_bytes());
+        bytes.resize(ENTRY_BYTES, 7);
+        bytes
+    }
+}
+
+impl EntryFormat for Opaque {
+    fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        tile.split_at_checked(ENTRY_BYTES)
+    }
+
+    fn timestamp(&self, entry: &[u8]) -> Option<u64> {
+        let timestamp = entry.get(8..)?.first_chunk()?;
+        Some(u64::from_be_bytes(*timestamp))
+    }
+
+    fn leaf_hash(&self, entry: &[u8], position: Position) -> Option<Hash> {
+        (entry == self.encode(position)).then(|| leaf_hash(entry))
+    }
+}
+
+impl EntryKind for Opaque {
+    fn split_first<'a>(&self, tile: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        EntryFormat::split_first(self, tile)
+    }
+
+    fn leaf_hash(&self, entry: &[u8]) -> Hash {
+        leaf_hash(entry)
+    }
+
+    fn inspect(&self, index: u64, entry: &[u8]) -> Inspected {
+        let timestamp = self.timestamp(entry).unwrap_or_default();
+        let is_good = entry == self.encode(Position { index, timestamp });
+        Inspected {
+            problem: (!is_good).then(|| "it is of another place".to_owned()),
+            timestamp,
+            ..Inspected::default()
+        }
+    }
+}
+
+/// What the process has computed so far.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a time after the start")
+}
+
+/// The memory that the process holds, in MiB.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the status of the process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.expect("its size in memory") / 1024
+}
