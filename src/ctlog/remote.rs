@@ -646,3 +646,164 @@ fn complaint(answer: &PeerAnswer) -> String {
         (status, text) => format!("status {status}: {text}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::FixedClock;
+    use crate::ctlog::testing;
+    use crate::fetch::SystemResolver;
+    use crate::keys::memory::NewKey;
+    use crate::keys::{InMemoryKey, Signer};
+    use crate::metrics::Metrics;
+
+    const NOW: &str = "2026-01-02T03:04:05Z";
+
+    fn config(url: &str, public_key_file: &Path) -> RemoteLogConfig {
+        RemoteLogConfig {
+            url: url.to_owned(),
+            public_key_file: public_key_file.to_owned(),
+            name: None,
+            tls_ca_file: None,
+            host: None,
+        }
+    }
+
+    /// A file with a public key.
+    fn key_file(kind: NewKey) -> tempfile::NamedTempFile {
+        let (key, _) = InMemoryKey::generate(kind).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pem = pem::encode(&pem::Pem::new("PUBLIC KEY", key.public_key_der()));
+        std::fs::write(file.path(), pem).unwrap();
+        file
+    }
+
+    /// A log that nobody listens for, to be asked on the runtime of the test.
+    fn nobody() -> RemoteLog {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = key_file(NewKey::P256);
+        let settings = config("http://127.0.0.1:1", key.path()).check().unwrap();
+        let parts = RemoteLogParts {
+            runtime: Handle::current(),
+            resolver: Arc::new(SystemResolver),
+            clock: Arc::new(FixedClock::at(NOW)),
+            metrics: Metrics::new().unwrap().ct_log("nobody"),
+            answer_within: Duration::from_secs(2),
+        };
+        RemoteLog::open(&settings, parts).unwrap()
+    }
+
+    fn answer(status: u16, retry_after: Option<&str>, body: &str) -> PeerAnswer {
+        PeerAnswer {
+            status,
+            retry_after: retry_after.map(str::to_owned),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_log_has_a_key_that_signs_timestamps() {
+        let (p256, p384) = (key_file(NewKey::P256), key_file(NewKey::P384));
+        let settings = |file: &tempfile::NamedTempFile| {
+            let config = config("https://log.example/2026/", file.path());
+            config.check().unwrap()
+        };
+        assert_eq!(settings(&p256).url(), "https://log.example/2026");
+        assert!(settings(&p256).check_files().is_empty());
+        let [error] = &settings(&p384).check_files()[..] else {
+            panic!("a P-384 key was taken")
+        };
+        let error = error.to_string();
+        assert!(error.contains("kind p384"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_time_to_come_back_is_a_number_or_a_date() {
+        let log = nobody();
+        for (text, expected) in [
+            (None, None),
+            (Some("0"), Some(0)),
+            (Some("120"), Some(120)),
+            (Some("Fri, 02 Jan 2026 03:04:15 GMT"), Some(10)),
+            (Some("Fri, 02 Jan 2026 03:04:00 GMT"), None),
+            (Some("-1"), None),
+            (Some("soon"), None),
+            (Some("99999999999999999999999"), None),
+        ] {
+            let time = log.shared.retry_after(&answer(503, text, ""));
+            assert_eq!(time, expected.map(Duration::from_secs), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_log_says_for_itself_is_one_short_line_that_harms_no_terminal() {
+        for (status, body, shown) in [
+            (500, "", "status 500".to_owned()),
+            (400, " no\r\n EKU\t", "status 400: no EKU".to_owned()),
+            (
+                400,
+                "\u{1b}[31mred\u{202e}",
+                "status 400: ?[31mred?".to_owned(),
+            ),
+            (
+                400,
+                &"é".repeat(300),
+                format!("status 400: {}", "?".repeat(200)),
+            ),
+            (
+                302,
+                "<a>",
+                "status 302: it redirects, which is not followed".to_owned(),
+            ),
+        ] {
+            assert_eq!(complaint(&answer(status, None, body)), shown);
+        }
+    }
+
+    #[test]
+    fn a_log_accepts_us_when_any_certificate_of_our_chain_is_a_root_of_it() {
+        let chain = testing::chain();
+        let ours = STANDARD.encode(chain.root().der());
+        for (json, is_accepted) in [
+            (format!(r#"{{"certificates":["AAAA","{ours}"]}}"#), true),
+            (r#"{"certificates":["AAAA"]}"#.to_owned(), false),
+            (r#"{"certificates":[]}"#.to_owned(), false),
+            (r#"{"certificates":null}"#.to_owned(), false),
+            ("<html>".to_owned(), false),
+        ] {
+            let found = accepts(json.as_bytes(), &chain);
+            assert_eq!(found.is_ok(), is_accepted, "{json}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_whole_chain_is_submitted_in_its_order() {
+        let submission = testing::submission();
+        let body: serde_json::Value = serde_json::from_slice(&add_chain_body(&submission)).unwrap();
+        let root = STANDARD.encode(submission.chain.root().der());
+        let expected = [STANDARD.encode(&submission.precertificate), root];
+        assert_eq!(body, serde_json::json!({ "chain": expected }));
+    }
+
+    #[tokio::test]
+    async fn submissions_that_wait_have_a_bound() {
+        let log = nobody();
+        let _others = log.turns.try_acquire_many(MAX_WAITING.try_into().unwrap());
+        let refused = log.submit(Arc::new(testing::submission())).await;
+        assert!(
+            matches!(refused, Err(SubmitError::Overloaded)),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_is_not_well() {
+        let log = nobody();
+        assert_eq!(
+            log.health(),
+            Err("nothing has been heard of it yet".to_owned())
+        );
+        assert!(log.look(&testing::chain()).await.is_err());
+        assert_eq!(log.health(), Err("the connection failed".to_owned()));
+    }
+}

@@ -673,6 +673,46 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_new_timestamp_is_of_now_and_has_few_and_sound_extensions() {
+        let now = sct().timestamp();
+        let minute = 60_000;
+        for (clock, verdict) in [
+            (now, Ok(())),
+            (now - 5 * minute, Ok(())),
+            (now + 5 * minute, Ok(())),
+            (now - 5 * minute - 1, Err(SctError::OtherTime(300))),
+            (now + 6 * minute, Err(SctError::OtherTime(-360))),
+            (0, Err(SctError::OtherTime(1_767_225_600))),
+        ] {
+            assert_eq!(sct().check_new(clock), verdict, "{clock}");
+        }
+        let index = leaf_index_extensions(7);
+        for (extensions, is_sound) in [
+            (vec![], true),
+            (index.clone(), true),
+            (vec![9, 0, 1, 7], true),
+            ([&index[..], &[9, 0, 0]].concat(), true),
+            ([&[9, 3, 253][..], &[0; 1021]].concat(), true),
+            ([&[9, 3, 254][..], &[0; 1022]].concat(), false),
+            ([&index[..], &index].concat(), false),
+            (vec![0, 0, 4, 1, 2, 3, 4], false),
+            (vec![9], false),
+            (vec![9, 0], false),
+            (vec![9, 0, 2, 1], false),
+        ] {
+            let changed = SignedCertificateTimestamp {
+                extensions: extensions.clone(),
+                ..sct()
+            };
+            assert_eq!(
+                changed.check_new(now).is_ok(),
+                is_sound,
+                "{extensions:02x?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_leaf_index_is_found_among_other_extensions() {
         let index = leaf_index_extensions(0x01_0203_0405);
         for (extensions, found) in [
