@@ -152,6 +152,7 @@ fn slow_server(
         },
         passphrase: None,
         high_water: None,
+        bucket: None,
         is_throw_away: true,
         clock: &environment.clock,
         random: &(Arc::clone(&environment.random) as Arc<dyn Random>),

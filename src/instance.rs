@@ -13,13 +13,16 @@ use url::Host;
 use crate::ca::hierarchy::{Hierarchy, HierarchyError, Names};
 use crate::clock::Clock;
 use crate::config::{ConfigError, InstanceState, PublicUrl, ca_folder, log_folder};
-use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogConfig, EmbeddedLogError, EmbeddedLogParts};
+use crate::ctlog::embedded::{
+    EmbeddedLog, EmbeddedLogConfig, EmbeddedLogError, EmbeddedLogParts, LogDescription,
+};
 use crate::keys::InMemoryKey;
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::memory::{KeyError, NewKey};
 use crate::random::Random;
-use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
+use crate::store::object::{BucketUrl, ObjectStorage};
+use crate::store::{Store, StoreError};
 use crate::x509::chain::CertificateChain;
 
 /// Why an instance was not made.
@@ -69,6 +72,8 @@ pub struct NewInstance<'a> {
     pub passphrase: Option<&'a Passphrase>,
     /// The file outside the data folder that remembers how far the log has come.
     pub high_water: Option<&'a Path>,
+    /// Where the log is to live, if not in the data folder.
+    pub bucket: Option<&'a BucketUrl>,
     /// Whether the log may lie where nothing survives a restart of the machine.
     pub is_throw_away: bool,
     /// The time.
@@ -131,24 +136,33 @@ impl NewInstance<'_> {
         let (log_key, log_key_pkcs8) = InMemoryKey::generate(NewKey::P256)?;
         let folder = log_folder(data_dir);
         make_folder(folder.parent().unwrap_or(data_dir))?;
-        let options = FolderOptions {
-            allow_volatile: self.is_throw_away,
-            allow_network: false,
+        // What waits for a bucket runs here.
+        let runtime = tokio::runtime::Runtime::new().map_err(failed(data_dir))?;
+        let store: Arc<dyn Store> = if let Some(bucket) = self.bucket {
+            make_folder(&folder)?;
+            let random = self.random.as_ref();
+            Arc::new(ObjectStorage::open(bucket, runtime.handle(), random)?)
+        } else {
+            let options = FolderOptions {
+                allow_volatile: self.is_throw_away,
+                allow_network: false,
+            };
+            Arc::new(Folder::create(&folder, options, Arc::clone(self.random))?)
         };
-        let store = Arc::new(Folder::create(&folder, options, Arc::clone(self.random))?);
         file::create(&folder.join("key.pem"), &log_key_pkcs8, self.passphrase)?;
         if let Some(parent) = self.high_water.and_then(Path::parent) {
             make_folder(parent)?;
         }
         let config = EmbeddedLogConfig {
             high_water: self.high_water.map(Path::to_owned),
+            store: self.bucket.map(ToString::to_string),
             ..EmbeddedLogConfig::default()
         };
         let settings = config
             .check(self.public_url.as_url())
             .map_err(|error| ConfigError::one(error.to_string()))?;
         let parts = EmbeddedLogParts {
-            store,
+            store: Arc::clone(&store),
             signer: Arc::new(log_key),
             clock: Arc::clone(self.clock),
             random: Arc::clone(self.random),
@@ -157,6 +171,9 @@ impl NewInstance<'_> {
             on_fatal: Arc::new(|_| {}),
         };
         EmbeddedLog::create(&settings, &parts)?;
+        if self.bucket.is_some() {
+            LogDescription::copy(store.as_ref(), &folder)?;
+        }
 
         write_new(&data_dir.join("mayfly.yaml"), &self.server_file(), 0o644)?;
         write_new(&data_dir.join("identity.yaml"), IDENTITY_FILE, 0o644)?;
@@ -201,11 +218,22 @@ impl NewInstance<'_> {
     fn server_file(&self) -> String {
         let high_water = self.high_water.map(|path| {
             format!(
-                "ct:\n  # Remembers how far the log has come, outside the log. Best on another volume, and in no backup.\n  \
+                "  # Remembers how far the log has come, outside the log. Best on another volume, and in no backup.\n  \
                  high-water: {}\n",
                 serde_json::Value::from(path.display().to_string())
             )
         });
+        let bucket = self.bucket.map(|url| {
+            format!(
+                "  # Where the log lives. Any number of servers may share it, each with a copy of this folder.\n  store: {url}\n"
+            )
+        });
+        let log = [bucket, high_water].map(Option::unwrap_or_default).concat();
+        let log = if log.is_empty() {
+            log
+        } else {
+            format!("ct:\n{log}")
+        };
         let password = if self.passphrase.is_some() {
             "# The passphrase of the CA's key and the log's key.\n# ca-key-password-file: /run/credentials/mayfly.service/ca-pass\n"
         } else {
@@ -218,7 +246,7 @@ impl NewInstance<'_> {
              # Metrics and health.\nmetrics-listen: 127.0.0.1:2112\n{password}{}",
             self.public_url,
             self.listen(),
-            high_water.unwrap_or_default(),
+            log,
         )
     }
 }

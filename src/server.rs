@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,9 +43,10 @@ use crate::readiness::{PolicyInForce, Readiness, Watched};
 use crate::reload::{
     self, Fingerprint, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader,
 };
-use crate::store::StoreError;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::metered::MeteredStore;
+use crate::store::object::ObjectStorage;
+use crate::store::{Store, StoreError};
 use crate::systemd::Supervisor;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
@@ -96,10 +96,10 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The log cannot be opened.
-    #[error("{}: {source}", folder.display())]
+    #[error("{place}: {source}")]
     Log {
-        /// Its folder.
-        folder: PathBuf,
+        /// Its folder or bucket.
+        place: String,
         /// Why not.
         source: EmbeddedLogError,
     },
@@ -111,11 +111,11 @@ pub enum StartError {
         /// Why not.
         source: RemoteLogError,
     },
-    /// The log's folder cannot be opened.
-    #[error("{}: {source}", folder.display())]
+    /// The log's folder or bucket cannot be opened.
+    #[error("{place}: {source}")]
     Store {
         /// Which.
-        folder: PathBuf,
+        place: String,
         /// Why not.
         source: StoreError,
     },
@@ -270,21 +270,28 @@ impl Parts {
                     passphrase.as_ref(),
                     config.allow_insecure_permissions,
                 )?;
-                let options = FolderOptions {
-                    allow_volatile: is_throw_away,
-                    allow_network: false,
-                };
+                let place = settings
+                    .bucket()
+                    .map_or_else(|| folder.display().to_string(), ToString::to_string);
                 let in_store = |source| StartError::Store {
-                    folder: folder.clone(),
+                    place: place.clone(),
                     source,
                 };
+                let (store, backend): (Arc<dyn Store>, _) = if let Some(bucket) = settings.bucket()
+                {
+                    let storage = ObjectStorage::open(bucket, runtime.handle(), random.as_ref());
+                    let backend = bucket.provider().scheme();
+                    (Arc::new(storage.map_err(in_store)?), backend)
+                } else {
+                    let options = FolderOptions {
+                        allow_volatile: is_throw_away,
+                        allow_network: false,
+                    };
+                    let folder = Folder::open(&folder, options, Arc::clone(random));
+                    (Arc::new(folder.map_err(in_store)?), "folder")
+                };
                 let parts = EmbeddedLogParts {
-                    store: Arc::new(MeteredStore::new(
-                        Arc::new(
-                            Folder::open(&folder, options, Arc::clone(random)).map_err(in_store)?,
-                        ),
-                        metrics.store("folder"),
-                    )),
+                    store: Arc::new(MeteredStore::new(store, metrics.store(backend))),
                     signer: Arc::new(MeteredSigner::new(
                         Arc::new(key),
                         metrics.signing("ct", "file"),
@@ -295,8 +302,8 @@ impl Parts {
                     on_fatal: Arc::new(stop_at_once),
                 };
                 let log = EmbeddedLog::open(settings.clone(), &parts).map_err(|source| {
-                    let folder = folder.clone();
-                    StartError::Log { folder, source }
+                    let place = place.clone();
+                    StartError::Log { place, source }
                 })?;
                 match log.store_issuers(authority.chain()) {
                     // They are stored before the first entry that needs them; until then the log can be read.
@@ -869,7 +876,10 @@ pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError
         .as_ref()
         .map(|_| LogDescription::read(&folder))
         .transpose()
-        .map_err(|source| StartError::Log { folder, source })?;
+        .map_err(|source| {
+            let place = folder.display().to_string();
+            StartError::Log { place, source }
+        })?;
     let own_log = own_log.and_then(|log| trusted_own_log(config, log));
     let chain = load_chain(config)?;
     let others = config

@@ -168,8 +168,12 @@ impl LogSite {
         }
     }
 
-    /// A tile or an issuer.
+    /// A tile, an issuer, or the checkpoint of a log that others write too.
     fn file(&self, path: &str) -> Result<Option<Page>, StoreError> {
+        if path == "checkpoint" {
+            self.log.log().refresh();
+            return Ok(Some(self.checkpoint()));
+        }
         if let Some(fingerprint) = path.strip_prefix("issuer/").and_then(parse_fingerprint) {
             let der = self.log.issuer(&fingerprint)?;
             return Ok(der.map(|der| Page::found("application/pkix-cert", IMMUTABLE, der)));

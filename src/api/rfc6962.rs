@@ -93,6 +93,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// `get-sth`: the published checkpoint, its very signature.
     fn tree_head(&self) -> Page {
+        self.log.log().refresh();
         let Some(signed) = self.log.signed_head() else {
             return Page::no_checkpoint();
         };

@@ -164,6 +164,7 @@ fn make_instance(
         },
         passphrase: None,
         high_water: None,
+        bucket: None,
         is_throw_away: true,
         clock: &environment.clock,
         random: &environment.random,

@@ -12,6 +12,7 @@ use crate::config::PublicUrl;
 use crate::instance::NewInstance;
 use crate::keys::file::Passphrase;
 use crate::server::Environment;
+use crate::store::object::BucketUrl;
 
 /// The arguments of `mayfly init`.
 #[derive(Args, Debug)]
@@ -49,6 +50,10 @@ pub(super) struct Arguments {
     /// The file outside the data folder that remembers how far the log has come [default: beside the data folder]
     #[arg(long, value_name = "FILE")]
     high_water: Option<PathBuf>,
+    /// Put the log into a bucket, which several servers may share: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+    /// az://CONTAINER/PREFIX; credentials come from the environment [default: into the data folder]
+    #[arg(long, value_name = "URL")]
+    log_store: Option<BucketUrl>,
 }
 
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
@@ -79,6 +84,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         },
         passphrase: passphrase.as_ref(),
         high_water: Some(&high_water),
+        bucket: arguments.log_store.as_ref(),
         is_throw_away: false,
         clock: &environment.clock,
         random: &environment.random,
@@ -92,6 +98,9 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     println!("  root         {}", created.chain.root().subject());
     println!("  issuing CA   {}", created.chain.issuing().subject());
     println!("  log          {}", created.log_origin);
+    if let Some(bucket) = &arguments.log_store {
+        println!("  its store    {bucket}");
+    }
     println!("  its memory   {}", high_water.display());
     println!();
     println!("Next:");

@@ -34,6 +34,10 @@ pub struct CtSettings {
     /// The own log's.
     pub high_water: Option<PathBuf>,
     /// The own log's.
+    pub store: Option<String>,
+    /// The own log's.
+    pub max_puts_per_second: Option<u32>,
+    /// The own log's.
     pub proof_by_hash: Option<bool>,
     /// Logs of others, in the order in which they are asked.
     pub logs: Vec<RemoteLogConfig>,
@@ -59,6 +63,8 @@ impl CtSettings {
             origin: self.origin.clone(),
             sct_extensions: self.sct_extensions,
             high_water: self.high_water.clone(),
+            store: self.store.clone(),
+            max_puts_per_second: self.max_puts_per_second,
             proof_by_hash: self.proof_by_hash,
         }
     }

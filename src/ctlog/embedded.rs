@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +24,8 @@ use crate::keys::{SignError, Signer};
 use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
+use crate::store::folder::write_durably;
+use crate::store::object::{BucketUrl, NotABucketUrl, Provider};
 use crate::store::{Store, StoreError};
 use crate::tlog::checkpoint::{LogKey, SignedTreeHead, TreeHead};
 use crate::tlog::leaf_index::LeafIndex;
@@ -54,6 +57,12 @@ pub struct EmbeddedLogConfig {
     /// A file that keeps the last published checkpoint; put it on another volume than the log, and in no backup. Default:
     /// none.
     pub high_water: Option<PathBuf>,
+    /// Where it lives, if not in the data folder: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `az://CONTAINER/PREFIX`. Any
+    /// number of servers may share it. Default: the data folder.
+    pub store: Option<String>,
+    /// How often a second this server may write to the bucket, tiles not counted; fewer writes cost less and take longer.
+    /// Default: no limit.
+    pub max_puts_per_second: Option<u32>,
     /// Whether leaves can be found by their hashes (`get-proof-by-hash` of RFC 6962), which takes 16 octets of memory an
     /// entry, for moments up to 32. Default: `true`.
     pub proof_by_hash: Option<bool>,
@@ -67,6 +76,8 @@ pub struct EmbeddedLogSettings {
     url: String,
     sct_extensions: SctExtensions,
     high_water: Option<PathBuf>,
+    bucket: Option<BucketUrl>,
+    max_puts_per_second: Option<u32>,
     proof_by_hash: bool,
 }
 
@@ -81,6 +92,17 @@ pub enum EmbeddedLogConfigError {
         "origin: {0:?}; give a name without scheme, spaces and `+`, such as ca.example.com/ct/main"
     )]
     Origin(String),
+    /// The store is no place in a bucket.
+    #[error("store: {0}")]
+    Store(#[from] NotABucketUrl),
+    /// The limit of writes leaves none.
+    #[error("max-puts-per-second: 0 writes make no log; give 1 or more")]
+    NoPuts,
+    /// The limit of writes is for buckets.
+    #[error(
+        "max-puts-per-second: only a log in a bucket has it; give `store` too, or leave it out"
+    )]
+    PutsWithoutBucket,
     /// The public URL has no host, or is not a plain base URL.
     #[error(
         "public URL: {0:?}; give http(s)://HOST[:PORT][/PATH] without user, query and fragment"
@@ -122,7 +144,15 @@ impl EmbeddedLogConfig {
         if !is_good {
             return Err(EmbeddedLogConfigError::Origin(origin));
         }
+        let bucket = self.store.map(|url| url.parse()).transpose()?;
+        match self.max_puts_per_second {
+            Some(0) => return Err(EmbeddedLogConfigError::NoPuts),
+            Some(_) if bucket.is_none() => return Err(EmbeddedLogConfigError::PutsWithoutBucket),
+            Some(_) | None => {}
+        }
         Ok(EmbeddedLogSettings {
+            bucket,
+            max_puts_per_second: self.max_puts_per_second,
             url: format!("{base}/ct/{name}/"),
             name,
             origin,
@@ -150,6 +180,24 @@ impl EmbeddedLogSettings {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The bucket in which it lives; nothing where it lives in the data folder.
+    #[must_use]
+    pub const fn bucket(&self) -> Option<&BucketUrl> {
+        self.bucket.as_ref()
+    }
+
+    fn timing(&self) -> Timing {
+        let Some(bucket) = &self.bucket else {
+            return Timing::default();
+        };
+        let growth = Duration::from_secs(match bucket.provider() {
+            Provider::S3 | Provider::Azure => 1,
+            // It takes one write a second of one object, and no more.
+            Provider::Gcs => 2,
+        });
+        Timing::in_object_store(growth, self.max_puts_per_second.map(f64::from))
     }
 }
 
@@ -265,6 +313,15 @@ pub struct LogDescription {
 }
 
 impl LogDescription {
+    /// Copies the description of a log that lives elsewhere into a folder, for whoever has no access to its store.
+    ///
+    /// # Errors
+    /// When there is no log, or one of the two fails.
+    pub fn copy(store: &dyn Store, folder: &Path) -> Result<(), EmbeddedLogError> {
+        let json = store.get(LOG_JSON)?.ok_or(EmbeddedLogError::NoLog)?;
+        Ok(write_durably(&folder.join(LOG_JSON), &json)?)
+    }
+
     /// Reads the description of the log in a folder.
     ///
     /// # Errors
@@ -652,7 +709,7 @@ fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogK
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
         high_water: settings.high_water.clone(),
-        timing: Timing::default(),
+        timing: settings.timing(),
         metrics: parts.metrics.clone(),
         on_fatal: Arc::clone(&parts.on_fatal),
     }

@@ -1,7 +1,8 @@
 //! What the parts below the API count: the keys, the store, the logs. Each handle holds its series, so that counting takes
 //! no look-up.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::{
     Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -16,6 +17,7 @@ pub(super) struct PartMetrics {
     signing_duration: HistogramVec,
     store_operations: IntCounterVec,
     store_duration: HistogramVec,
+    store_puts_a_month: IntGaugeVec,
     ct_submissions: IntCounterVec,
     ct_submission_duration: HistogramVec,
     ct_log_up: IntGaugeVec,
@@ -60,6 +62,11 @@ impl PartMetrics {
                 "Time that an operation on a log's store took",
                 &["backend", "op"],
                 LATENCY_BUCKETS,
+            )?,
+            store_puts_a_month: registrar.gauge(
+                "mayfly_store_estimated_puts_per_month",
+                "Writes of a log's store in 30 days, if they go on as in the last minutes",
+                &["backend"],
             )?,
             ct_submissions: registrar.counter(
                 "mayfly_ct_submissions_total",
@@ -166,7 +173,7 @@ impl PartMetrics {
     }
 
     pub(super) fn store(&self, backend: &str) -> StoreMetrics {
-        StoreMetrics(StoreOperation::ALL.map(|operation| {
+        let operations = StoreOperation::ALL.map(|operation| {
             let op = operation.label();
             let operations = |result| {
                 self.store_operations
@@ -177,7 +184,12 @@ impl PartMetrics {
                 error: operations("error"),
                 duration: self.store_duration.with_label_values(&[backend, op]),
             }
-        }))
+        });
+        StoreMetrics {
+            operations,
+            puts: Arc::default(),
+            puts_a_month: self.store_puts_a_month.with_label_values(&[backend]),
+        }
     }
 
     pub(super) fn ct_log(&self, log: &str) -> CtLogMetrics {
@@ -273,12 +285,50 @@ struct Operation {
 
 /// What is counted of a store.
 #[derive(Clone, Debug)]
-pub struct StoreMetrics([Operation; 4]);
+pub struct StoreMetrics {
+    operations: [Operation; 4],
+    puts: Arc<Mutex<Puts>>,
+    puts_a_month: IntGauge,
+}
+
+/// Writes, for an estimate of what they come to.
+#[derive(Debug, Default)]
+struct Puts {
+    /// When counting began, and how many there were since; the one before the last ten minutes, and these.
+    before: Option<(Instant, u64)>,
+    current: Option<(Instant, u64)>,
+}
+
+impl Puts {
+    const WINDOW: Duration = Duration::from_secs(600);
+    /// Less than this tells nothing.
+    const SHORTEST: Duration = Duration::from_secs(60);
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+    /// Counts one, and returns how many a month there would be if it went on like this.
+    fn count(&mut self, now: Instant) -> i64 {
+        let (began, count) = self.current.get_or_insert((now, 0));
+        *count += 1;
+        if now.duration_since(*began) >= Self::WINDOW {
+            self.before = self.current.replace((now, 0));
+        }
+        let windows = [self.before, self.current];
+        let count: u64 = windows.iter().flatten().map(|(_, count)| count).sum();
+        let began = windows.iter().flatten().map(|(began, _)| *began).min();
+        let passed = began.map_or(Duration::ZERO, |began| now.duration_since(began));
+        let months = Self::MONTH.as_secs() / passed.max(Self::SHORTEST).as_secs();
+        i64::try_from(count.saturating_mul(months)).unwrap_or(i64::MAX)
+    }
+}
 
 impl StoreMetrics {
     /// Counts an operation.
     pub fn operated(&self, operation: StoreOperation, is_ok: bool, duration: Duration) {
-        let [get, put, put_if, commit] = &self.0;
+        if operation != StoreOperation::Get {
+            let mut puts = self.puts.lock().unwrap_or_else(PoisonError::into_inner);
+            self.puts_a_month.set(puts.count(Instant::now()));
+        }
+        let [get, put, put_if, commit] = &self.operations;
         let series = match operation {
             StoreOperation::Get => get,
             StoreOperation::Put => put,
@@ -418,4 +468,21 @@ pub struct LogMetrics {
     pub checkpoints: Written,
     /// The time in the published checkpoint, seconds since 1970.
     pub checkpoint_timestamp: IntGauge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_a_month_are_estimated_from_the_last_minutes() {
+        let start = Instant::now();
+        let mut puts = Puts::default();
+        let mut at = |seconds| puts.count(start + Duration::from_secs(seconds));
+        assert_eq!(at(0), 43_200, "one in a minute, as no more is known");
+        let estimate = (1..3600).map(&mut at).last().unwrap();
+        assert!((2_500_000..2_700_000).contains(&estimate), "{estimate}");
+        let estimate = (1..60).map(|minute| at(3600 + 60 * minute)).last().unwrap();
+        assert!((40_000..47_000).contains(&estimate), "{estimate}");
+    }
 }

@@ -875,4 +875,10 @@ impl Drop for Watch {
     clippy::cast_possible_truncation,
     reason = "the trees of tests are small"
 )]
+mod simulation;
+#[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the trees of tests are small"
+)]
 mod tests;

@@ -77,7 +77,20 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     let mut journal = parts
         .store
         .open_journal(identity.log_id(), state.folded_segment)?;
+    // An object store may fail to show what it has: before a log is given up for lost, it is looked at again.
+    let mut looks = parts.store.as_shared().map_or(0, |_| LOOKS);
+    let mut look_again = || {
+        let may_look = looks > 0;
+        if may_look {
+            looks -= 1;
+            thread::sleep(parts.timing.backoff * 10);
+        }
+        may_look
+    };
     let mut next = journal.next()?;
+    while next.is_none() && state.folded_segment > 0 && look_again() {
+        next = journal.next()?;
+    }
     let (mut tip, edge) = match &next {
         Some((number, bytes)) if state.folded_segment > 0 => {
             let first = Segment::decode(bytes).map_err(|source| LogError::Segment {
@@ -91,16 +104,11 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     marks.pass_below(&tip, parts)?;
     let mut publisher = Publisher::new(Arc::clone(shared), edge, tip.clone());
     let mut published = publisher.view_of(head, &note);
-    let mut looks = 0;
     loop {
         let Some((number, bytes)) = next else {
-            // An object store may fail to show what it has: before a log is given up for lost, it is looked at again.
-            if marks.are_reached(&tip, state) || parts.store.as_shared().is_none() || looks == LOOKS
-            {
+            if marks.are_reached(&tip, state) || !look_again() {
                 break;
             }
-            looks += 1;
-            thread::sleep(parts.timing.backoff * 10);
             next = journal.next()?;
             continue;
         };

@@ -53,7 +53,7 @@ impl EntryFormat for PlainFormat {
     }
 }
 
-struct Text(Vec<u8>);
+pub(super) struct Text(pub(super) Vec<u8>);
 
 impl Entry for Text {
     fn encode(&self, position: Position) -> Vec<u8> {
@@ -181,7 +181,7 @@ impl Place {
     }
 }
 
-fn key(octet: u8) -> LogKey {
+pub(super) fn key(octet: u8) -> LogKey {
     LogKey::new(ORIGIN, Arc::new(DeterministicKey::new(octet))).unwrap()
 }
 

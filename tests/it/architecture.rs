@@ -144,7 +144,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Files that only tests are built with; they may use anything.
-const TEST_FILES: &[&str] = &["testing.rs", "test_key.rs", "tests.rs", "deterministic.rs"];
+const TEST_FILES: &[&str] = &[
+    "testing.rs",
+    "test_key.rs",
+    "tests.rs",
+    "deterministic.rs",
+    "faulty.rs",
+    "simulation.rs",
+];
 
 #[test]
 fn modules_use_only_what_their_layer_allows() {

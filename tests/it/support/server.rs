@@ -378,6 +378,7 @@ pub(crate) fn make_instance(data_dir: &Path, url: &str, environment: &Environmen
         },
         passphrase: None,
         high_water: None,
+        bucket: None,
         is_throw_away: true,
         clock: &environment.clock,
         random: &environment.random,
