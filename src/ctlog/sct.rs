@@ -581,7 +581,7 @@ pub(super) mod tests {
             "7b6aacdbcd55f0cc47dc013dc78f373955e994d45a4a72690caffaf5d8702a28"
         );
         assert_eq!(
-            hex(&crate::tlog::tree::leaf_hash(&leaf)),
+            hex(&leaf_hash(&leaf)),
             "5ab115b3f02ae6aaf6ff94bb01ed67fe78931565f96d781e6dcf7d8ee301dfa5"
         );
     }
