@@ -28,6 +28,8 @@ pub(super) struct PartMetrics {
     sequencing_duration: HistogramVec,
     batch_entries: HistogramVec,
     sequencing_failures: IntCounterVec,
+    journal_conflicts: IntCounterVec,
+    journal_unanswered: IntCounterVec,
     integrity_errors: IntCounterVec,
     tiles_written: IntCounterVec,
     bytes_written: IntCounterVec,
@@ -124,6 +126,16 @@ impl PartMetrics {
                 "Batches that came to nothing, by what failed",
                 &["log", "reason"],
             )?,
+            journal_conflicts: registrar.counter(
+                "mayfly_log_journal_conflicts_total",
+                "Segments whose number another process had taken",
+                log,
+            )?,
+            journal_unanswered: registrar.counter(
+                "mayfly_log_journal_unanswered_total",
+                "Writes of segments after which it was not known whether they had happened",
+                log,
+            )?,
             integrity_errors: registrar.counter(
                 "mayfly_log_integrity_errors_total",
                 "Times that the log was found damaged, or two computations differed; any is an incident",
@@ -206,6 +218,8 @@ impl PartMetrics {
             store_failures: failures("store"),
             sign_failures: failures("sign"),
             clock_failures: failures("clock"),
+            conflicts: self.journal_conflicts.with_label_values(&[log]),
+            unanswered: self.journal_unanswered.with_label_values(&[log]),
             integrity_errors: self.integrity_errors.with_label_values(&[log]),
             hash_tiles: written("tile"),
             data_tiles: written("data"),
@@ -403,6 +417,10 @@ pub struct LogMetrics {
     pub sign_failures: IntCounter,
     /// Batches that a clock behind the log's newest timestamp kept out.
     pub clock_failures: IntCounter,
+    /// Segments whose number another process had taken.
+    pub conflicts: IntCounter,
+    /// Writes of segments that the store did not answer.
+    pub unanswered: IntCounter,
     /// Damage, or two computations that differ.
     pub integrity_errors: IntCounter,
     /// Full tiles of hashes.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Journal, Store, StoreError};
+use super::{Commit, Journal, Store, StoreError};
 
 /// A store in memory. Clones share their content, so that a test can open it again after a "crash".
 #[derive(Clone, Debug, Default)]
@@ -229,7 +229,7 @@ impl Journal for MemoryJournal {
         self.store.write("settle", |_| Ok(()))
     }
 
-    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError> {
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<Commit, StoreError> {
         self.store.write(&format!("journal/{number}"), |content| {
             let journal = content.journal.get_or_insert_default();
             if journal.len() as u64 != number {
@@ -245,6 +245,6 @@ impl Journal for MemoryJournal {
             .released
             .wait_while(self.store.lock(), |content| content.holds_commits);
         drop(held);
-        Ok(())
+        Ok(Commit::Written)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Journal, Store, StoreError};
+use super::{Commit, Journal, SharedStore, Store, StoreError, Version, Versioned};
 use crate::metrics::{StoreMetrics, StoreOperation};
 
 /// Another store, watched.
@@ -58,6 +58,44 @@ impl Store for MeteredStore {
         let metrics = self.metrics.clone();
         Ok(Box::new(MeteredJournal { journal, metrics }))
     }
+
+    fn as_shared(&self) -> Option<&dyn SharedStore> {
+        self.store.as_shared().map(|_| self as &dyn SharedStore)
+    }
+}
+
+impl MeteredStore {
+    /// The store below, which is a shared one where this was handed out as one.
+    fn shared(&self) -> Result<&dyn SharedStore, StoreError> {
+        self.store
+            .as_shared()
+            .ok_or_else(|| StoreError::Unsuitable("the store has one writer".to_owned()))
+    }
+}
+
+impl SharedStore for MeteredStore {
+    fn read_version(&self, name: &str) -> Result<Option<Versioned>, StoreError> {
+        timed(&self.metrics, StoreOperation::Get, || {
+            self.shared()?.read_version(name)
+        })
+    }
+
+    fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        version: Option<&Version>,
+    ) -> Result<bool, StoreError> {
+        timed(&self.metrics, StoreOperation::PutIf, || {
+            self.shared()?.replace(name, bytes, version)
+        })
+    }
+
+    fn segments(&self, from: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        timed(&self.metrics, StoreOperation::Get, || {
+            self.shared()?.segments(from)
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -75,7 +113,7 @@ impl Journal for MeteredJournal {
         self.journal.settle()
     }
 
-    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError> {
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<Commit, StoreError> {
         let journal = &mut self.journal;
         timed(&self.metrics, StoreOperation::Commit, || {
             journal.commit(number, segment)

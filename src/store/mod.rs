@@ -10,13 +10,17 @@ use rustix::io::Errno;
 
 use crate::reason::Reason;
 
+#[cfg(test)]
+pub(crate) mod faulty;
 pub mod folder;
 pub mod memory;
 pub mod metered;
+pub mod object;
 mod wal;
 
 pub use folder::{Folder, FolderReader};
 pub use memory::MemoryStore;
+pub use object::ObjectStorage;
 
 /// The first four octets of every segment. By them a damaged journal is searched for whole segments behind the damage.
 pub const SEGMENT_MAGIC: [u8; 4] = *b"MFJ1";
@@ -55,6 +59,69 @@ pub trait Store: Debug + Send + Sync {
     /// # Errors
     /// When there is no journal of that log, or it has no segment `from` and does not end right before it.
     fn open_journal(&self, log_id: &[u8; 32], from: u64) -> Result<Box<dyn Journal>, StoreError>;
+
+    /// The store as one that several processes write at once; nothing where a store has one writer.
+    fn as_shared(&self) -> Option<&dyn SharedStore> {
+        None
+    }
+}
+
+/// A store that several processes write at once: it is the arbiter between them, and they need no other.
+///
+/// For one number of the journal it keeps the first segment that reaches it, and it replaces a blob only in the version
+/// that the writer has seen.
+pub trait SharedStore: Store {
+    /// Reads a blob that is replaced now and then, and which version of it this is.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn read_version(&self, name: &str) -> Result<Option<Versioned>, StoreError>;
+
+    /// Replaces the version of a blob that was read, or makes the blob where there was none; `false` when that is not the
+    /// version that stands there.
+    ///
+    /// # Errors
+    /// After [`StoreError::Unanswered`] the blob may be replaced or not; reading it tells.
+    fn replace(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        version: Option<&Version>,
+    ) -> Result<bool, StoreError>;
+
+    /// Reads the segments from number `from` on, as far as they are there, some of them at least.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn segments(&self, from: u64) -> Result<Vec<Vec<u8>>, StoreError>;
+}
+
+/// One version of a blob.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Versioned {
+    /// The content.
+    pub bytes: Vec<u8>,
+    /// By what the store knows it.
+    pub version: Version,
+    /// When the store took it, by the store's own clock, milliseconds since 1970.
+    pub written: u64,
+}
+
+/// By what a store tells the versions of a blob apart.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Version {
+    pub(crate) e_tag: Option<String>,
+    pub(crate) generation: Option<String>,
+}
+
+/// What became of a segment that was to be committed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Commit {
+    /// It is in the journal, durably.
+    Written,
+    /// Another process was first with this number. [`Journal::next`] reads its segment, and those behind it; the next
+    /// commit is of the number after them.
+    Taken,
 }
 
 /// The segments of one log, numbered from 0 without a gap.
@@ -78,13 +145,15 @@ pub trait Journal: Debug + Send {
     /// When the store cannot be written; the journal takes nothing then.
     fn settle(&mut self) -> Result<(), StoreError>;
 
-    /// Writes `segment` under `number`, the one after the last. When this returns it is durable.
+    /// Writes `segment` under `number`, the one after the last. When this returns [`Commit::Written`] it is durable.
     ///
     /// # Errors
-    /// After an error that [passes](StoreError::is_passing) nothing was written, and the call may be repeated with this
-    /// number and any segment. After every other error the segment may or may not be in the journal: the process has to end, so that the next one
+    /// After [`StoreError::Unanswered`] the segment may be in the journal, or may still come to be in it: this very call, with
+    /// the same bytes, has to be repeated until it ends otherwise. After another error that
+    /// [passes](StoreError::is_passing) nothing was written, and the call may be repeated with this number and any segment.
+    /// After every other error the segment may or may not be in the journal: the process has to end, so that the next one
     /// finds out.
-    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError>;
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<Commit, StoreError>;
 }
 
 /// Why a store did not do what it was asked for. The texts are for operators.
@@ -98,6 +167,10 @@ pub enum StoreError {
         "too many files and connections are open; raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
     )]
     NoDescriptors,
+    /// The store gave no answer, or not one that says what happened: what was to be written may be there, or not, or come
+    /// to be there later.
+    #[error("the log's store does not answer: {0}")]
+    Unanswered(String),
     /// A name that never changes holds other bytes.
     #[error(
         "{0} exists with other content, although it never changes; the store is damaged or two logs share it"
@@ -132,11 +205,11 @@ impl StoreError {
         Reason::StoreUnavailable
     }
 
-    /// Whether nothing was written, and the same may succeed later: the log goes on by itself then.
+    /// Whether the same may be tried again, and succeed then: the log goes on by itself.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::NoSpace | Self::NoDescriptors => true,
+            Self::NoSpace | Self::NoDescriptors | Self::Unanswered(_) => true,
             Self::Conflict(_)
             | Self::Locked
             | Self::Unsuitable(_)

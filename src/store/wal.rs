@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::folder::sync_folder;
-use super::{Journal, SEGMENT_MAGIC, StoreError};
+use super::{Commit, Journal, SEGMENT_MAGIC, StoreError};
 use crate::random::Random;
 
 /// The size of a file.
@@ -277,7 +277,7 @@ impl Journal for Wal {
         Ok(())
     }
 
-    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<(), StoreError> {
+    fn commit(&mut self, number: u64, segment: &[u8]) -> Result<Commit, StoreError> {
         let frame = frame(segment, &self.tail.salt);
         let fits_a_file = HEADER_BYTES + frame.len() <= self.file_bytes;
         if self.state != State::Ready
@@ -303,7 +303,8 @@ impl Journal for Wal {
                 return StoreError::io("write the journal")(io::Error::other(error));
             }
             error
-        })
+        })?;
+        Ok(Commit::Written)
     }
 }
 

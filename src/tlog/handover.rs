@@ -1,68 +1,170 @@
 //! The way from the sequencer to the publisher, who comes for what is there when a checkpoint is due.
 //!
-//! To wake the publisher for each segment would take longer than its work on one.
+//! To wake the publisher for each segment would take longer than its work on one. Readers wake it, where what they want to
+//! see may be news: they ask, and wait until it has looked.
 
-use std::convert::Infallible;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+struct Way<T> {
+    state: Mutex<State<T>>,
+    for_taker: Condvar,
+    for_askers: Condvar,
+}
+
+struct State<T> {
+    items: Vec<T>,
+    /// Whether the taker waits for a first item.
+    waits_for_first: bool,
+    is_over: bool,
+    /// How many questions were asked, and how many of them have been answered.
+    asked: u64,
+    taken: u64,
+    answered: u64,
+    is_taker_gone: bool,
+}
 
 /// The side that hands over.
-pub(super) struct Giver<T> {
-    items: Sender<T>,
-    /// Nothing is ever sent here: it ends with the giver, and that is the message.
-    _present: Sender<Infallible>,
-}
+pub(super) struct Giver<T>(Arc<Way<T>>);
 
 /// The side that comes and takes.
-pub(super) struct Taker<T> {
-    items: Receiver<T>,
-    present: Receiver<Infallible>,
-}
+pub(super) struct Taker<T>(Arc<Way<T>>);
+
+/// Who wants the taker to look.
+pub(super) struct Asker<T>(Arc<Way<T>>);
 
 /// What was there.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Taken<T> {
     /// Oldest first.
     pub(super) items: Vec<T>,
+    /// Whether somebody asks; to be [answered](Taker::answer).
+    pub(super) is_asked: bool,
     /// Whether the giver is gone, and these were its last.
     pub(super) is_last: bool,
 }
 
-/// The two sides of a new way.
-pub(super) fn handover<T>() -> (Giver<T>, Taker<T>) {
-    let (to_taker, items) = channel();
-    let (at_giver, present) = channel();
-    let giver = Giver {
-        items: to_taker,
-        _present: at_giver,
-    };
-    (giver, Taker { items, present })
+/// The sides of a new way.
+pub(super) fn handover<T>() -> (Giver<T>, Taker<T>, Asker<T>) {
+    let way = Arc::new(Way {
+        state: Mutex::new(State {
+            items: Vec::new(),
+            waits_for_first: false,
+            is_over: false,
+            asked: 0,
+            taken: 0,
+            answered: 0,
+            is_taker_gone: false,
+        }),
+        for_taker: Condvar::new(),
+        for_askers: Condvar::new(),
+    });
+    (Giver(Arc::clone(&way)), Taker(Arc::clone(&way)), Asker(way))
+}
+
+impl<T> Way<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    const fn is_asked(&self) -> bool {
+        self.asked > self.answered
+    }
 }
 
 impl<T> Giver<T> {
     /// Hands one over. It wakes the other side only where that waits for a first one.
     pub(super) fn give(&self, item: T) {
-        // A taker that is gone has reported why.
-        let _ = self.items.send(item);
+        let mut state = self.0.lock();
+        if state.is_taker_gone {
+            // It has reported why.
+            return;
+        }
+        state.items.push(item);
+        let is_waited_for = state.waits_for_first;
+        drop(state);
+        if is_waited_for {
+            self.0.for_taker.notify_one();
+        }
+    }
+}
+
+impl<T> Drop for Giver<T> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.for_taker.notify_one();
     }
 }
 
 impl<T> Taker<T> {
-    /// Waits for one, at most for `timeout`.
+    /// Waits for one, for a question, or for the end of the giver, at most for `timeout`, and takes all there are.
     pub(super) fn first(&self, timeout: Duration) -> Taken<T> {
-        let received = self.items.recv_timeout(timeout);
+        self.take(timeout, true)
+    }
+
+    /// Lets them gather for `pause`, or until somebody asks or the giver is gone, and takes all.
+    pub(super) fn all(&self, pause: Duration) -> Taken<T> {
+        self.take(pause, false)
+    }
+
+    fn take(&self, timeout: Duration, waits_for_first: bool) -> Taken<T> {
+        let mut state = self.0.lock();
+        state.waits_for_first = waits_for_first;
+        let waits = |state: &mut State<T>| {
+            !(state.is_over || state.is_asked() || waits_for_first && !state.items.is_empty())
+        };
+        let (mut state, _) = (self.0.for_taker)
+            .wait_timeout_while(state, timeout, waits)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.waits_for_first = false;
+        state.taken = state.asked;
         Taken {
-            is_last: matches!(received, Err(RecvTimeoutError::Disconnected)),
-            items: received.into_iter().collect(),
+            items: std::mem::take(&mut state.items),
+            is_asked: state.is_asked(),
+            is_last: state.is_over,
         }
     }
 
-    /// Lets them gather for `pause`, or until the giver is gone, and takes all.
-    pub(super) fn all(&self, pause: Duration) -> Taken<T> {
-        let Err(why) = self.present.recv_timeout(pause);
-        Taken {
-            items: self.items.try_iter().collect(),
-            is_last: why == RecvTimeoutError::Disconnected,
+    /// Tells those who had asked when the last items were taken that it has looked.
+    pub(super) fn answer(&self) {
+        let mut state = self.0.lock();
+        state.answered = state.taken;
+        drop(state);
+        self.0.for_askers.notify_all();
+    }
+}
+
+impl<T> Drop for Taker<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_taker_gone = true;
+        state.items.clear();
+        drop(state);
+        self.0.for_askers.notify_all();
+    }
+}
+
+impl<T> Asker<T> {
+    /// Asks the taker to look, and waits until it has, at most for `timeout`; whether it has.
+    pub(super) fn ask(&self, timeout: Duration) -> bool {
+        let mut state = self.0.lock();
+        state.asked += 1;
+        let ticket = state.asked;
+        self.0.for_taker.notify_one();
+        let end = Instant::now() + timeout;
+        loop {
+            if state.answered >= ticket {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if state.is_taker_gone || left.is_zero() {
+                return false;
+            }
+            (state, _) = (self.0.for_askers)
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -76,20 +178,25 @@ mod tests {
     const HANG: Duration = Duration::from_secs(30);
 
     fn taken(items: &[u8], is_last: bool) -> Taken<u8> {
-        let items = items.to_vec();
-        Taken { items, is_last }
+        Taken {
+            items: items.to_vec(),
+            is_asked: false,
+            is_last,
+        }
     }
 
     #[test]
     fn the_first_wakes_who_waits_for_it_and_the_rest_gather() {
-        let (giver, taker) = handover();
+        let (giver, taker, _asker) = handover();
         let giving = thread::spawn(move || {
-            (0..3).for_each(|number| giver.give(number));
+            giver.give(0);
             giver
         });
         assert_eq!(taker.first(HANG), taken(&[0], false));
 
         let giver = giving.join().unwrap();
+        giver.give(1);
+        giver.give(2);
         assert_eq!(taker.all(Duration::ZERO), taken(&[1, 2], false));
         assert_eq!(taker.first(Duration::ZERO), taken(&[], false));
         drop(giver);
@@ -97,10 +204,31 @@ mod tests {
 
     #[test]
     fn the_end_of_the_giver_ends_every_wait_and_loses_nothing() {
-        let (giver, taker) = handover();
+        let (giver, taker, _asker) = handover();
         giver.give(7);
         drop(giver);
         assert_eq!(taker.all(HANG), taken(&[7], true));
         assert_eq!(taker.first(HANG), taken(&[], true));
+    }
+
+    #[test]
+    fn a_question_ends_every_wait_and_is_answered_by_a_look_that_began_after_it() {
+        let (giver, taker, asker) = handover();
+        let looking = thread::spawn(move || {
+            for look in 0..2 {
+                let taken = if look == 0 {
+                    taker.first(HANG)
+                } else {
+                    taker.all(HANG)
+                };
+                assert!(taken.is_asked, "{taken:?}");
+                taker.answer();
+            }
+        });
+        assert!(asker.ask(HANG));
+        assert!(asker.ask(HANG));
+        looking.join().unwrap();
+        assert!(!asker.ask(HANG), "nobody is left to look");
+        giver.give(7);
     }
 }

@@ -189,6 +189,13 @@ pub struct Tip {
     segment_hash: Hash,
 }
 
+/// A durable segment, and the end of the log behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Committed {
+    pub(super) segment: Segment,
+    pub(super) tip: Tip,
+}
+
 /// A segment that is to be written.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -282,6 +289,23 @@ impl Tip {
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&signature);
         Ok(bytes)
+    }
+
+    /// Reads the segment that continues this tip: its hash, its signature, its entries and their root are checked.
+    ///
+    /// # Errors
+    /// See [`SegmentError`].
+    pub(super) fn read(
+        &self,
+        bytes: &[u8],
+        identity: &LogIdentity,
+        format: &dyn EntryFormat,
+    ) -> Result<Committed, SegmentError> {
+        let segment = Segment::decode(bytes)?;
+        segment.verify_signature(identity)?;
+        let leaves = segment.leaf_hashes(format)?;
+        let tip = self.extend(&segment, &leaves)?;
+        Ok(Committed { segment, tip })
     }
 
     /// Appends a segment whose leaves have the hashes `leaves`. Its signature is not looked at.

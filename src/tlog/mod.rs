@@ -5,6 +5,9 @@
 //!
 //! [`Log::append`] hands an entry to the sequencer, a thread that writes segments; the publisher, another, follows it with
 //! tiles and checkpoints. Readers see what was published, never more.
+//!
+//! In a [shared store](crate::store::SharedStore) several processes write one log, each with its two threads. They race for
+//! the next number of the journal; who loses takes the winner's segment in and gives its own entries the next places.
 
 use std::fmt;
 use std::fmt::Debug;
@@ -23,7 +26,7 @@ use crate::keys::SignError;
 use crate::metrics::LogMetrics;
 use crate::random::Random;
 use crate::reason::Reason;
-use crate::store::{Store, StoreError};
+use crate::store::{SharedStore, Store, StoreError};
 
 pub mod checkpoint;
 mod handover;
@@ -36,9 +39,9 @@ pub mod tile;
 pub mod tree;
 
 use checkpoint::{CheckpointError, LogKey};
-use handover::handover;
-use journal::SegmentError;
-use publisher::{MAX_LAG, PublishError, View};
+use handover::{Asker, handover};
+use journal::{Committed, SegmentError, Tip};
+use publisher::{MAX_LAG, PublishError, Urgency, View};
 use sequencer::{Pending, Sequencer};
 use tile::{TileKind, TilePath};
 use tree::{Hash, Nodes};
@@ -47,8 +50,12 @@ use tree::{Hash, Nodes};
 const QUEUE_LENGTH: usize = 4096;
 /// How many entries may be in the journal and not yet published.
 const MAX_UNPUBLISHED: u64 = 10_000;
-/// How far the clock may be behind the newest timestamp of the log, in milliseconds.
+/// How far the clock may be behind the newest timestamp of the log, or from the clock of its store, in milliseconds.
 const MAX_CLOCK_BEHIND_MILLIS: u64 = 5_000;
+/// How old what readers see may be when other processes write the log too.
+const MAX_VIEW_AGE: Duration = Duration::from_millis(100);
+/// How long a reader waits for the store to say whether there is news.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Where an entry is in the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,6 +109,16 @@ pub struct LogParts {
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+impl LogParts {
+    /// A number from 0 up to 1 by which this process differs from others that do the same.
+    fn jitter(&self) -> f64 {
+        let mut octets = [0; 2];
+        // Without randomness everything else stops too.
+        let _ = self.random.fill(&mut octets);
+        f64::from(u16::from_be_bytes(octets)) / f64::from(u16::MAX)
+    }
+}
+
 impl Debug for LogParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogParts")
@@ -120,6 +137,10 @@ pub struct Timing {
     pub growth: Duration,
     /// The time between two checkpoints of a log that does not grow.
     pub heartbeat: Duration,
+    /// The shortest time between two segments of this process.
+    pub commit: Duration,
+    /// How long to wait before a store that did not answer is asked again, at first.
+    pub backoff: Duration,
 }
 
 impl Default for Timing {
@@ -128,6 +149,31 @@ impl Default for Timing {
             append: Duration::from_secs(2),
             growth: Duration::from_millis(200),
             heartbeat: Duration::from_secs(60),
+            commit: Duration::ZERO,
+            backoff: Duration::from_millis(50),
+        }
+    }
+}
+
+impl Timing {
+    /// The timing in an object store, where every write has its price, and overwriting one object has its limits.
+    ///
+    /// `max_puts` is how many writes a second one process may make, tiles not counted.
+    #[must_use]
+    pub fn in_object_store(growth: Duration, max_puts: Option<f64>) -> Self {
+        let default = Self {
+            growth,
+            ..Self::default()
+        };
+        let Some(max_puts) = max_puts else {
+            return default;
+        };
+        // A quarter for checkpoints, the rest for segments.
+        let every = |share: f64| Duration::try_from_secs_f64(1.0 / (max_puts * share));
+        Self {
+            growth: every(0.25).map_or(growth, |every| growth.max(every)),
+            commit: every(0.75).unwrap_or_default(),
+            ..default
         }
     }
 }
@@ -275,6 +321,9 @@ pub struct Log {
     shared: Arc<Shared>,
     queue: RwLock<Option<mpsc::Sender<Pending>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    publisher: Asker<Committed>,
+    /// When the publisher last looked at what others published.
+    refreshed: Mutex<Option<Instant>>,
     /// Keeps copies of the log from running beside it.
     _high_water_lock: Option<File>,
 }
@@ -298,6 +347,16 @@ struct Shared {
     is_stalled: AtomicBool,
     /// Whether the store had no room for the last batch.
     is_store_full: AtomicBool,
+    /// Whether it has not been known for long what became of the last segment.
+    is_unanswered: AtomicBool,
+    /// Whether the store's clock is another one.
+    is_clock_off: AtomicBool,
+    /// Whether the process is about to end.
+    is_stopping: AtomicBool,
+    /// Whether this process writes the high-water mark.
+    keeps_high_water: AtomicBool,
+    /// How far the journal goes that other processes have written, where the publisher has read it.
+    followed: Mutex<Option<Tip>>,
 }
 
 /// How a log is.
@@ -334,7 +393,7 @@ impl Log {
         let shared = Arc::new(Shared::new(parts));
         let recovered = recovery::recover(&shared)?;
         let mut publisher = recovered.publisher;
-        match publisher.publish() {
+        match publisher.turn(Urgency::Now) {
             Ok(_) => {}
             Err(PublishError::Store(error)) if error.is_passing() => {
                 tracing::error!(
@@ -348,7 +407,7 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        let (to_publisher, from_sequencer) = handover();
+        let (to_publisher, from_sequencer, asker) = handover();
         let sequencer = Sequencer::new(
             Arc::clone(&shared),
             recovered.journal,
@@ -363,6 +422,8 @@ impl Log {
             shared,
             queue: RwLock::new(Some(sender)),
             threads: Mutex::new(threads),
+            publisher: asker,
+            refreshed: Mutex::new(None),
             _high_water_lock: recovered.high_water_lock,
         })
     }
@@ -425,6 +486,29 @@ impl Log {
         self.shared.view.load().as_ref().map(|view| view.head)
     }
 
+    /// Whether other processes may write this log too. What readers see is then as old as the last [`Self::refresh`].
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.parts.store.as_shared().is_some()
+    }
+
+    /// Looks at what other processes published, unless that was done a moment ago; readers see it when this returns. Waits
+    /// for the store. Where that does not answer, readers go on seeing what they saw.
+    pub fn refresh(&self) {
+        if !self.is_shared() {
+            return;
+        }
+        // Who comes meanwhile waits for this look, and has it then.
+        let mut refreshed = self
+            .refreshed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if refreshed.is_none_or(|at| at.elapsed() > MAX_VIEW_AGE) {
+            self.publisher.ask(REFRESH);
+            *refreshed = Some(Instant::now());
+        }
+    }
+
     /// How many entries are in the journal.
     #[must_use]
     pub fn tip_size(&self) -> u64 {
@@ -481,10 +565,17 @@ impl Log {
     /// # Errors
     /// When the store fails, has lost a published tile, or gives another back than was written.
     pub fn tile(&self, path: TilePath) -> Result<Option<Vec<u8>>, StoreError> {
-        let view = self.shared.view.load();
-        let tile = match view.as_ref() {
+        let read = || match self.shared.view.load().as_ref() {
             Some(view) => view.tile(path, &self.shared.parts),
             None => Ok(None),
+        };
+        let tile = match read() {
+            // The reader may have seen a later checkpoint elsewhere.
+            Ok(None) if self.is_shared() => {
+                self.refresh();
+                read()
+            }
+            tile => tile,
         };
         tile.inspect_err(|error| self.shared.note_damage(error))
     }
@@ -518,11 +609,16 @@ impl Log {
     }
 
     fn has_published(&self, size: u64) -> bool {
-        self.head().is_some_and(|head| size <= head.size)
+        let has = || self.head().is_some_and(|head| size <= head.size);
+        has() || {
+            self.refresh();
+            has()
+        }
     }
 
     /// Stops: takes nothing more, answers what waits, publishes a last checkpoint, ends the threads. Blocks until then.
     pub fn shutdown(&self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
         let queue = self
             .queue
             .write()
@@ -583,6 +679,7 @@ impl Nodes for Log {
 const SHUTTING_DOWN: AppendError = AppendError::Unavailable("it is shutting down");
 const FAILED: AppendError = AppendError::Store("it failed, and the process has to end");
 const CLOSED: AppendError = AppendError::Unavailable("it was closed for good");
+const UNANSWERED: AppendError = AppendError::Store("it does not answer");
 const CLOCK_BEHIND: AppendError =
     AppendError::Unavailable("the clock is behind the log's newest entry, or was set");
 const STALLED: AppendError = AppendError::Store("checkpoints cannot be published");
@@ -600,6 +697,11 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
             is_store_full: AtomicBool::new(false),
+            is_unanswered: AtomicBool::new(false),
+            is_clock_off: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+            keeps_high_water: AtomicBool::new(true),
+            followed: Mutex::new(None),
         }
     }
 
@@ -623,6 +725,61 @@ impl Shared {
         }
     }
 
+    /// Reads the segment behind `tip` that another process wrote.
+    fn read(&self, tip: &Tip, bytes: &[u8]) -> Result<Committed, StoreError> {
+        let LogParts { key, format, .. } = &self.parts;
+        tip.read(bytes, key.identity(), &**format).map_err(|error| {
+            let number = tip.next_number;
+            StoreError::Damaged(format!("segment {number} of the journal: {error}"))
+        })
+    }
+
+    /// The journal has come to `tip`.
+    fn advance(&self, tip: &Tip) {
+        self.advance_newest(tip.timestamp);
+        self.tip_size.fetch_max(tip.size(), Ordering::AcqRel);
+        self.is_closed.fetch_or(tip.is_closed, Ordering::AcqRel);
+    }
+
+    /// The publisher has read the journal up to `tip`, which may be further than the sequencer has come.
+    fn follow(&self, tip: &Tip) {
+        self.advance(tip);
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        *followed = Some(tip.clone());
+    }
+
+    /// What the publisher has read since the sequencer last asked.
+    fn take_followed(&self) -> Option<Tip> {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.take()
+    }
+
+    /// Compares the clock with the store's, by a blob written for that.
+    fn try_clock(&self, store: &dyn SharedStore) -> Result<(), StoreError> {
+        let began = self.parts.clock.now_millis();
+        store.put_mutable(PROBE, b"clock")?;
+        if let Some(found) = store.read_version(PROBE)? {
+            self.compare_clock(found.written, began, self.parts.clock.now_millis());
+        }
+        Ok(())
+    }
+
+    /// Notes whether the clock is far from the store's, which took something at `written`: between `began` and `ended` here.
+    ///
+    /// Many processes write one log; one whose clock is ahead would stop all those whose clock is right.
+    fn compare_clock(&self, written: u64, began: u64, ended: u64) {
+        let is_off = written.saturating_add(MAX_CLOCK_BEHIND_MILLIS) < began
+            || written > ended.saturating_add(MAX_CLOCK_BEHIND_MILLIS);
+        if is_off && !self.is_clock_off.swap(is_off, Ordering::AcqRel) {
+            tracing::error!(
+                store = written,
+                own = ended,
+                "the clock differs from that of the log's store by more than 5 s; nothing is signed. Check the time source"
+            );
+        }
+        self.is_clock_off.store(is_off, Ordering::Release);
+    }
+
     fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
     }
@@ -630,6 +787,9 @@ impl Shared {
     /// The time for a new segment or checkpoint: the clock's, or nothing while it is behind the newest timestamp, or was set.
     fn now(&self) -> Option<u64> {
         let now = millis(self.clock.now().ok()?);
+        if self.is_clock_off.load(Ordering::Acquire) {
+            return None;
+        }
         let newest = self.newest_timestamp.load(Ordering::Acquire);
         (newest <= now.saturating_add(MAX_CLOCK_BEHIND_MILLIS)).then_some(now)
     }
@@ -644,6 +804,9 @@ impl Shared {
         }
         if self.is_closed.load(Ordering::Acquire) {
             return Err(CLOSED);
+        }
+        if self.is_unanswered.load(Ordering::Acquire) {
+            return Err(UNANSWERED);
         }
         let now = self.now().ok_or(CLOCK_BEHIND)?;
         if self.is_stalled.load(Ordering::Acquire) || self.is_publisher_late(now) {

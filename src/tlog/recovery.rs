@@ -7,15 +7,19 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
-use super::checkpoint::{LogIdentity, TreeHead};
-use super::journal::{Segment, SegmentError, Tip};
-use super::publisher::{CHECKPOINT, Publisher, STATE, State, View};
+use super::checkpoint::TreeHead;
+use super::journal::{Segment, Tip};
+use super::publisher::{CHECKPOINT, Published, Publisher, STATE, State, View};
 use super::tile::Edge;
 use super::tree::Hash;
 use super::{LogError, LogParts, Shared};
 use crate::store::folder::lock;
 use crate::store::{Journal, StoreError};
+
+/// How often a journal that ends too early is read on.
+const LOOKS: u32 = 3;
 
 /// A log as it was found: verified, durable, nothing published yet.
 pub(super) struct Recovered {
@@ -50,14 +54,22 @@ pub(super) fn create(parts: &LogParts) -> Result<(), LogError> {
             }
         })?;
     let shared = Arc::new(Shared::new(parts.clone()));
-    Publisher::new(shared, Edge::default()).publish()?;
-    Ok(())
+    match Publisher::new(shared, Edge::default(), Tip::empty()).publish_first()? {
+        Published::Yes | Published::NotDue => Ok(()),
+        Published::Overtaken => Err(LogError::Exists(CHECKPOINT.to_owned())),
+        Published::ClockIsOff => {
+            Err(StoreError::Unsuitable("the clock was set meanwhile".to_owned()).into())
+        }
+    }
 }
 
 /// Reads and verifies the log, and makes what it found durable.
 pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     let parts = &shared.parts;
-    let high_water_lock = lock_high_water(parts)?;
+    if let Some(store) = parts.store.as_shared() {
+        shared.try_clock(store)?;
+    }
+    let high_water_lock = lock_high_water(shared)?;
     let (note, head, mut marks) = read_marks(parts)?;
     let state = read_state(parts)?;
 
@@ -65,29 +77,45 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
     let mut journal = parts
         .store
         .open_journal(identity.log_id(), state.folded_segment)?;
-    let mut segment = next_segment(&mut *journal, identity)?;
-    let (mut tip, edge) = match &segment {
-        Some(first) if state.folded_segment > 0 => start_in_the_middle(parts, first)?,
+    let mut next = journal.next()?;
+    let (mut tip, edge) = match &next {
+        Some((number, bytes)) if state.folded_segment > 0 => {
+            let first = Segment::decode(bytes).map_err(|source| LogError::Segment {
+                number: *number,
+                source,
+            })?;
+            start_in_the_middle(parts, &first)?
+        }
         _ => (Tip::empty(), Edge::default()),
     };
     marks.pass_below(&tip, parts)?;
-    let mut publisher = Publisher::new(Arc::clone(shared), edge);
+    let mut publisher = Publisher::new(Arc::clone(shared), edge, tip.clone());
     let mut published = publisher.view_of(head, &note);
-    while let Some(current) = segment {
-        let wrong = |source| LogError::Segment {
-            number: current.number,
-            source,
+    let mut looks = 0;
+    loop {
+        let Some((number, bytes)) = next else {
+            // An object store may fail to show what it has: before a log is given up for lost, it is looked at again.
+            if marks.are_reached(&tip, state) || parts.store.as_shared().is_none() || looks == LOOKS
+            {
+                break;
+            }
+            looks += 1;
+            thread::sleep(parts.timing.backoff * 10);
+            next = journal.next()?;
+            continue;
         };
-        let leaves = current.leaf_hashes(&*parts.format).map_err(wrong)?;
-        tip = tip.extend(&current, &leaves).map_err(wrong)?;
+        let committed = tip
+            .read(&bytes, identity, &*parts.format)
+            .map_err(|source| LogError::Segment { number, source })?;
+        tip = committed.tip.clone();
         marks.pass(&tip)?;
-        publisher.apply(&current, *tip.root())?;
+        publisher.receive([committed]);
         // What is published is durable for certain, so its tiles need not wait in memory.
         if tip.size() <= head.size {
-            publisher.write_tiles()?;
+            publisher.fold()?;
             published = publisher.view_of(head, &note);
         }
-        segment = next_segment(&mut *journal, identity)?;
+        next = journal.next()?;
     }
     marks.finish(&tip, state)?;
     journal.settle()?;
@@ -110,7 +138,8 @@ pub(super) fn recover(shared: &Arc<Shared>) -> Result<Recovered, LogError> {
 ///
 /// The lock is on a file beside the mark, which every write replaces. Where that file cannot be made or is deleted, the
 /// lock on the store still holds; it is the one to rely on.
-fn lock_high_water(parts: &LogParts) -> Result<Option<File>, LogError> {
+fn lock_high_water(shared: &Shared) -> Result<Option<File>, LogError> {
+    let parts = &shared.parts;
     let Some(path) = &parts.high_water else {
         return Ok(None);
     };
@@ -119,27 +148,14 @@ fn lock_high_water(parts: &LogParts) -> Result<Option<File>, LogError> {
         return Ok(None);
     };
     match lock(&file) {
+        // Processes that share a log may share a machine: one of them keeps the mark for all.
+        Err(StoreError::Locked) if parts.store.as_shared().is_some() => {
+            shared.keeps_high_water.store(false, Ordering::Release);
+            Ok(None)
+        }
         Err(StoreError::Locked) => Err(LogError::HighWaterLocked(path.clone())),
         _ => Ok(Some(file)),
     }
-}
-
-/// Reads a segment that the log's key signed.
-fn next_segment(
-    journal: &mut dyn Journal,
-    identity: &LogIdentity,
-) -> Result<Option<Segment>, LogError> {
-    let Some((number, bytes)) = journal.next()? else {
-        return Ok(None);
-    };
-    let read = || -> Result<Segment, SegmentError> {
-        let segment = Segment::decode(&bytes)?;
-        segment.verify_signature(identity)?;
-        Ok(segment)
-    };
-    read()
-        .map(Some)
-        .map_err(|source| LogError::Segment { number, source })
 }
 
 /// The tree before a segment that is not the first, from the tiles.
@@ -238,6 +254,11 @@ impl Marks {
         }
         self.waiting.retain(|(_, head)| head.size > tip.size());
         Ok(())
+    }
+
+    /// Whether nothing says that there is more than `tip`.
+    fn are_reached(&self, tip: &Tip, state: State) -> bool {
+        self.waiting.is_empty() && state.folded_size <= tip.size()
     }
 
     /// Checks that none is left.

@@ -2,19 +2,24 @@
 //!
 //! It takes whatever waits, makes one segment of it, and answers when that is durable. While the disk works, the next
 //! batch gathers: nobody waits for a timer. A thread, because it must not be cancelled between a write and its sync.
+//!
+//! Where other processes write the same log, a segment may turn out to have a number that is taken. Then theirs is taken in,
+//! and the entries, which nobody was told of, get the places behind it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::handover::Giver;
-use super::journal::{Draft, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_SEGMENT_BYTES, Segment, Tip};
-use super::tree::Hash;
+use super::journal::{
+    Committed, Draft, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_SEGMENT_BYTES, Segment, Tip,
+};
 use super::{AppendError, CLOCK_BEHIND, CLOSED, Entry, FAILED, Position, Shared};
-use crate::store::Journal;
+use crate::store::{Commit, Journal, StoreError};
 
 /// An entry that waits for its place.
 pub(super) struct Pending {
@@ -22,17 +27,34 @@ pub(super) struct Pending {
     pub(super) done: oneshot::Sender<Result<Position, AppendError>>,
 }
 
-/// A durable segment on its way to the publisher, with the root of the tree that it made.
-pub(super) struct Committed {
-    pub(super) segment: Segment,
-    pub(super) tip_root: Hash,
-}
+/// The longest pause before a store that did not answer is asked again.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// How long another process that wrote is counted with.
+const RIVALRY: Duration = Duration::from_secs(10);
 
 pub(super) struct Sequencer {
     shared: Arc<Shared>,
     journal: Box<dyn Journal>,
     tip: Tip,
     publisher: Giver<Committed>,
+    pace: Pace,
+}
+
+/// When the next segment may be written.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the last one was begun, and was durable.
+    last: Option<(Instant, Instant)>,
+    /// When a segment of another process was met.
+    rival: Option<Instant>,
+}
+
+/// What came of a segment.
+enum Placed {
+    /// It is durable, and its first entry has this position.
+    At(Position),
+    /// Its number was taken; the tip is behind the winner's.
+    Overtaken,
 }
 
 /// What keeps a batch from being sequenced.
@@ -55,6 +77,7 @@ impl Sequencer {
             journal,
             tip,
             publisher,
+            pace: Pace::default(),
         }
     }
 
@@ -63,35 +86,79 @@ impl Sequencer {
         let mut received = Vec::with_capacity(MAX_ENTRIES);
         while queue.blocking_recv_many(&mut received, MAX_ENTRIES) > 0 {
             self.shared.step();
+            self.give_way();
             gather(&mut queue, &mut received);
-            // Who stopped waiting has told its client that there is no certificate.
-            let waiting = received
-                .drain(..)
-                .filter(|pending| !pending.done.is_closed());
-            let mut waiting: VecDeque<_> = waiting.collect();
-            while !waiting.is_empty() {
-                let (draft, waiters) = self.draft(&mut waiting);
-                match self.commit(draft) {
-                    Ok(first) => {
-                        for (index, waiter) in (first.index..).zip(waiters) {
-                            // Who left meanwhile leaves an entry without a certificate behind: harmless.
-                            let _ = waiter.send(Ok(Position { index, ..first }));
-                        }
-                    }
-                    Err(Refusal::Batch(error)) => refuse(waiters, &error),
-                    Err(Refusal::Fatal(why)) => {
-                        self.shared.fail(&why);
-                        refuse(waiters, &FAILED);
-                        return;
-                    }
-                }
+            if !self.sequence(received.drain(..).collect()) {
+                return;
             }
             self.shared.step();
         }
     }
 
+    /// Gives all that wait their places, or says why not; `false` once the log has failed.
+    pub(super) fn sequence(&mut self, mut waiting: VecDeque<Pending>) -> bool {
+        loop {
+            // Who stopped waiting has told its client that there is no certificate.
+            waiting.retain(|pending| !pending.done.is_closed());
+            if waiting.is_empty() {
+                return true;
+            }
+            self.give_way();
+            self.catch_up();
+            let (draft, batch) = self.draft(&mut waiting);
+            let waiters = batch.into_iter();
+            match self.commit(draft) {
+                Ok(Placed::At(first)) => {
+                    for (index, pending) in (first.index..).zip(waiters) {
+                        // Who left meanwhile leaves an entry without a certificate behind: harmless.
+                        let _ = pending.done.send(Ok(Position { index, ..first }));
+                    }
+                }
+                Ok(Placed::Overtaken) => waiters
+                    .rev()
+                    .for_each(|pending| waiting.push_front(pending)),
+                Err(Refusal::Batch(error)) => refuse(waiters, &error),
+                Err(Refusal::Fatal(why)) => {
+                    self.shared.fail(&why);
+                    refuse(waiters, &FAILED);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Lets other processes write, and keeps to the pace that is paid for; entries gather meanwhile.
+    ///
+    /// Who lost a race has to read the winner's segment before it can try again. A winner that went on at once would win
+    /// for ever.
+    fn give_way(&mut self) {
+        let parts = &self.shared.parts;
+        let Some((began, ended)) = self.pace.last else {
+            return;
+        };
+        let mut until = began + parts.timing.commit;
+        if self.pace.rival.is_some_and(|at| at.elapsed() < RIVALRY) {
+            let turn = (ended - began).mul_f64(2.0 + parts.jitter());
+            until = until.max(ended + turn);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            thread::sleep(left);
+        }
+    }
+
+    /// Goes on from where the publisher has read what other processes wrote.
+    fn catch_up(&mut self) {
+        if let Some(tip) = self.shared.take_followed()
+            && tip.next_number > self.tip.next_number
+        {
+            self.tip = tip;
+            self.pace.rival = Some(Instant::now());
+        }
+    }
+
     /// Encodes as many of the waiting entries as one segment takes.
-    fn draft(&self, waiting: &mut VecDeque<Pending>) -> (Draft, Vec<Waiter>) {
+    fn draft(&self, waiting: &mut VecDeque<Pending>) -> (Draft, Vec<Pending>) {
         let now = self.shared.parts.clock.now_millis();
         let mut draft = Draft {
             entries: Vec::with_capacity(waiting.len()),
@@ -99,7 +166,7 @@ impl Sequencer {
             timestamp: now.max(self.tip.timestamp),
             nonce: [0; 16],
         };
-        let mut waiters = Vec::with_capacity(waiting.len());
+        let mut batch = Vec::with_capacity(waiting.len());
         let mut bytes = 0;
         while bytes < MAX_SEGMENT_BYTES
             && let Some(pending) = waiting.pop_front()
@@ -111,24 +178,25 @@ impl Sequencer {
             let entry = pending.entry.encode(position);
             let leaf = self.shared.parts.format.leaf_hash(&entry, position);
             let Some(leaf) = leaf.filter(|_| entry.len() <= MAX_ENTRY_BYTES) else {
-                refuse([pending.done], &AppendError::NotAnEntry);
+                refuse([pending], &AppendError::NotAnEntry);
                 continue;
             };
             bytes += entry.len();
             draft.entries.push(entry);
             draft.leaves.push(leaf);
-            waiters.push(pending.done);
+            batch.push(pending);
         }
-        (draft, waiters)
+        (draft, batch)
     }
 
-    /// Makes a segment durable and returns the position of its first entry.
-    fn commit(&mut self, draft: Draft) -> Result<Position, Refusal> {
+    /// Makes a segment durable.
+    fn commit(&mut self, draft: Draft) -> Result<Placed, Refusal> {
         let (start, entries) = (Instant::now(), draft.entries.len());
         let committed = self.try_commit(draft);
         if let Some(metrics) = &self.shared.parts.metrics {
             match &committed {
-                Ok(_) => {
+                Ok(Placed::Overtaken) => metrics.conflicts.inc(),
+                Ok(Placed::At(_)) => {
                     let entries = u32::try_from(entries).unwrap_or(u32::MAX);
                     metrics.batch_entries.observe(entries.into());
                     let seconds = start.elapsed().as_secs_f64();
@@ -142,7 +210,7 @@ impl Sequencer {
         committed
     }
 
-    fn try_commit(&mut self, mut draft: Draft) -> Result<Position, Refusal> {
+    fn try_commit(&mut self, mut draft: Draft) -> Result<Placed, Refusal> {
         // An empty segment would close the log.
         if draft.entries.is_empty() {
             return Err(Refusal::Batch(AppendError::NotAnEntry));
@@ -171,31 +239,93 @@ impl Sequencer {
         let leaves = segment.leaf_hashes(&*parts.format).map_err(wrong)?;
         let tip = self.tip.extend(&segment, &leaves).map_err(wrong)?;
 
-        match self.journal.commit(segment.number, &bytes) {
-            Ok(()) => self.shared.is_store_full.store(false, Ordering::Release),
-            Err(error) if error.is_passing() => {
-                self.shared.is_store_full.store(true, Ordering::Release);
-                return Err(Refusal::Batch(AppendError::Store(
-                    "there is no space left, or too many files are open",
-                )));
+        let began = Instant::now();
+        match self.write(segment.number, &bytes)? {
+            Commit::Written => self.pace.last = Some((began, Instant::now())),
+            Commit::Taken => {
+                self.pace.rival = Some(Instant::now());
+                self.take_in()
+                    .map_err(|error| Refusal::Fatal(error.to_string()))?;
+                return Ok(Placed::Overtaken);
             }
-            Err(error) => return Err(Refusal::Fatal(error.to_string())),
         }
-
         let first = Position {
             index: segment.first_index,
             timestamp: segment.timestamp,
         };
-        self.tip = tip;
-        self.shared.advance_newest(first.timestamp);
-        self.shared
-            .tip_size
-            .store(self.tip.size(), Ordering::Release);
-        self.publisher.give(Committed {
-            segment,
-            tip_root: *self.tip.root(),
-        });
-        Ok(first)
+        self.advance(Committed { segment, tip });
+        Ok(Placed::At(first))
+    }
+
+    /// Writes a segment. Comes back when it is known what became of it.
+    fn write(&mut self, number: u64, bytes: &[u8]) -> Result<Commit, Refusal> {
+        let shared = Arc::clone(&self.shared);
+        let timing = shared.parts.timing;
+        let began = Instant::now();
+        let mut backoff = timing.backoff;
+        loop {
+            match self.journal.commit(number, bytes) {
+                Ok(commit) => {
+                    shared.is_store_full.store(false, Ordering::Release);
+                    if shared.is_unanswered.swap(false, Ordering::AcqRel) {
+                        tracing::info!("the log's store answers again");
+                    }
+                    return Ok(commit);
+                }
+                // It may be in the journal, or come to be in it: until that is known, nothing else may be written.
+                Err(StoreError::Unanswered(why)) => {
+                    if let Some(metrics) = &shared.parts.metrics {
+                        metrics.unanswered.inc();
+                    }
+                    if began.elapsed() >= timing.append {
+                        if !shared.is_unanswered.swap(true, Ordering::AcqRel) {
+                            tracing::error!(
+                                error = why,
+                                "the log's store does not say what became of a segment; entries are refused until it does"
+                            );
+                        }
+                        if shared.is_stopping.load(Ordering::Acquire) {
+                            return Err(Refusal::Fatal(format!(
+                                "the log's store did not say what became of segment {number} until the end of the process; \
+                                 the next start finds out"
+                            )));
+                        }
+                    }
+                    thread::sleep(backoff);
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                }
+                Err(error) if error.is_passing() => {
+                    shared.is_store_full.store(true, Ordering::Release);
+                    return Err(Refusal::Batch(AppendError::Store(
+                        "there is no space left, or too many files are open",
+                    )));
+                }
+                Err(error) => return Err(Refusal::Fatal(error.to_string())),
+            }
+        }
+    }
+
+    /// Takes in what other processes wrote.
+    fn take_in(&mut self) -> Result<(), StoreError> {
+        loop {
+            match self.journal.next() {
+                Ok(Some((_, bytes))) => {
+                    let committed = self.shared.read(&self.tip, &bytes)?;
+                    self.advance(committed);
+                }
+                Ok(None) => return Ok(()),
+                // What was read so far is enough to go on from.
+                Err(StoreError::Unanswered(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The journal has come to here.
+    fn advance(&mut self, committed: Committed) {
+        self.tip = committed.tip.clone();
+        self.shared.advance(&self.tip);
+        self.publisher.give(committed);
     }
 }
 
@@ -209,7 +339,7 @@ const YIELDS: usize = 4;
 /// batch instead of the next.
 fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
     for _ in 0..YIELDS {
-        std::thread::yield_now();
+        thread::yield_now();
         let before = received.len();
         while received.len() < MAX_ENTRIES
             && let Ok(pending) = queue.try_recv()
@@ -224,11 +354,9 @@ fn gather(queue: &mut mpsc::Receiver<Pending>, received: &mut Vec<Pending>) {
 
 const KEY_SILENT: AppendError = AppendError::Unavailable("its key does not answer");
 
-type Waiter = oneshot::Sender<Result<Position, AppendError>>;
-
-fn refuse(waiters: impl IntoIterator<Item = Waiter>, error: &AppendError) {
-    for waiter in waiters {
+fn refuse(waiters: impl IntoIterator<Item = Pending>, error: &AppendError) {
+    for pending in waiters {
         // Nobody to tell is no harm.
-        let _ = waiter.send(Err(error.clone()));
+        let _ = pending.done.send(Err(error.clone()));
     }
 }

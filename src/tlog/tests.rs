@@ -139,6 +139,8 @@ impl Place {
                     Duration::ZERO
                 },
                 heartbeat: Duration::from_secs(3600),
+                backoff: Duration::ZERO,
+                ..Timing::default()
             },
             metrics: None,
             on_fatal: Arc::new(move |why| fatal.lock().unwrap().push(why.to_owned())),
