@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod leaf;
 pub mod metered;
 pub mod ordered;
+pub mod promises;
 pub mod remote;
 pub mod sct;
 #[cfg(test)]

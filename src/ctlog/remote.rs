@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 
 use super::breaker::{Breaker, Change};
+use super::promises::{AuditError, Promises};
 use super::sct::{SctError, SignedCertificateTimestamp};
 use super::{CtLog, Submission, SubmitError};
 use crate::clock::Clock;
@@ -50,6 +51,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const STALE: Duration = Duration::from_secs(30);
 /// How often is looked whether a log must be asked how it is.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How many looks go by until it is asked whether it keeps its promises.
+const LOOKS_BETWEEN_AUDITS: u32 = 12;
 /// The longest excerpt of a log's complaint in a message.
 const MAX_COMPLAINT: usize = 200;
 
@@ -242,6 +245,7 @@ struct Shared {
     metrics: CtLogMetrics,
     answer_within: Duration,
     breaker: Breaker,
+    promises: Promises,
     seen: Mutex<Seen>,
 }
 
@@ -252,6 +256,8 @@ struct Seen {
     well_at: Option<Instant>,
     /// What has been wrong since.
     problem: Option<String>,
+    /// Why it must never be used again.
+    fork: Option<String>,
 }
 
 /// Why a log gave no timestamp.
@@ -332,6 +338,7 @@ impl RemoteLog {
                 metrics: parts.metrics,
                 answer_within: parts.answer_within,
                 breaker: Breaker::new(),
+                promises: Promises::default(),
                 seen: Mutex::default(),
             }),
         })
@@ -355,6 +362,9 @@ impl RemoteLog {
     /// What is wrong with it, and what to do.
     pub fn health(&self) -> Result<(), String> {
         let seen = self.shared.seen();
+        if let Some(fork) = &seen.fork {
+            return Err(fork.clone());
+        }
         let is_well = seen.well_at.is_some_and(|at| at.elapsed() < STALE);
         if is_well {
             return Ok(());
@@ -371,9 +381,23 @@ impl RemoteLog {
         self.shared.look(chain).await
     }
 
-    /// Keeps asking how the log is while nothing is submitted to it, for ever. To be run where its connections live.
+    /// Asks the log whether it only grew, and whether it holds what it gave timestamps for. Returns how many entries it
+    /// should hold by now and does not.
+    ///
+    /// # Errors
+    /// When that is not known; or when it forked: then it is not used any more, as long as this process lives.
+    pub async fn audit(&self) -> Result<usize, AuditError> {
+        self.shared.audit().await
+    }
+
+    /// Keeps asking how the log is while nothing is submitted to it, and whether it keeps its promises, for ever. To be run
+    /// where its connections live.
     pub async fn watch(&self, chain: &CertificateChain) {
-        loop {
+        for look in 1_u32.. {
+            if look % LOOKS_BETWEEN_AUDITS == 0 {
+                // Whatever comes of it is told where it is found.
+                let _ = self.audit().await;
+            }
             let well_at = self.shared.seen().well_at;
             if well_at.is_none_or(|at| at.elapsed() >= QUIET) {
                 // Whatever comes of it is seen in the health.
@@ -396,6 +420,9 @@ impl CtLog for RemoteLog {
         submission: Arc<Submission>,
     ) -> BoxFuture<'_, Result<SignedCertificateTimestamp, SubmitError>> {
         async move {
+            if let Some(fork) = self.shared.seen().fork.clone() {
+                return Err(SubmitError::Unavailable(fork));
+            }
             let turn = Arc::clone(&self.turns).try_acquire_owned();
             let turn = turn.map_err(|_| SubmitError::Overloaded)?;
             let admitted = self.shared.breaker.admit(Instant::now());
@@ -489,6 +516,8 @@ impl Shared {
         let timestamp = SignedCertificateTimestamp::from_add_chain_json(json)?;
         timestamp.verify(submission, self.public_key.spki_der())?;
         timestamp.check_new(self.clock.now_millis())?;
+        self.promises
+            .sample(|| timestamp.leaf_hash(submission), timestamp.timestamp());
         Ok(timestamp)
     }
 
@@ -574,6 +603,48 @@ impl Shared {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn audit(&self) -> Result<usize, AuditError> {
+        let key = self.public_key.spki_der();
+        let audited = self
+            .promises
+            .audit(&self.peer, key, self.clock.now_millis());
+        let audited = timeout(LATE, audited).await;
+        let slow = |_| Err(AuditError::Unknown("it does not answer".to_owned()));
+        let audited = audited.unwrap_or_else(slow);
+        let log = &*self.name;
+        match &audited {
+            Ok(overdue) => {
+                self.metrics.overdue(*overdue);
+                if *overdue > 0 {
+                    tracing::error!(
+                        event = "ct_inclusion_overdue",
+                        log,
+                        overdue,
+                        "a log does not hold what it promised a day ago"
+                    );
+                }
+            }
+            Err(AuditError::Unknown(_)) => {}
+            Err(error @ AuditError::Unproven(_)) => tracing::error!(
+                event = "ct_log_unproven",
+                log,
+                %error,
+                "what a log says of its tree does not hold"
+            ),
+            Err(error @ AuditError::Forked(..)) => {
+                tracing::error!(
+                    event = "ct_log_forked",
+                    log,
+                    %error,
+                    "a log lies, and is not used any more; keep this line"
+                );
+                self.metrics.looked(false);
+                self.seen().fork = Some("it signed two trees of one size".to_owned());
+            }
+        }
+        audited
     }
 
     async fn look(&self, chain: &CertificateChain) -> Result<(), String> {

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::Submission;
+use crate::tlog::tree::{Hash, leaf_hash};
 use crate::x509::der;
 
 /// The type of the leaf index among the extensions (static-ct-api, "SCT Extension").
@@ -31,6 +32,28 @@ impl SctAlgorithm {
         match self {
             Self::EcdsaSha256 => [4, 3],
             Self::RsaSha256 => [4, 1],
+        }
+    }
+
+    fn verifies(self, message: &[u8], signature: &[u8], public_key_der: &[u8]) -> bool {
+        let algorithm: &'static dyn lc::VerificationAlgorithm = match self {
+            Self::EcdsaSha256 => &lc::ECDSA_P256_SHA256_ASN1,
+            Self::RsaSha256 => &lc::RSA_PKCS1_2048_8192_SHA256,
+        };
+        let key = lc::UnparsedPublicKey::new(algorithm, public_key_der);
+        key.verify(message, signature).is_ok()
+    }
+
+    /// Takes a `digitally-signed` struct apart.
+    fn split(signed: &[u8]) -> Result<(Self, &[u8]), SctError> {
+        let (code, rest) = signed.split_first_chunk().ok_or(SctError::Malformed)?;
+        let algorithm = [Self::EcdsaSha256, Self::RsaSha256]
+            .into_iter()
+            .find(|algorithm| algorithm.code() == *code)
+            .ok_or(SctError::UnknownAlgorithm)?;
+        match split_u16(rest) {
+            Some((signature, [])) => Ok((algorithm, signature)),
+            _ => Err(SctError::Malformed),
         }
     }
 }
@@ -162,21 +185,15 @@ impl SignedCertificateTimestamp {
         extensions: &[u8],
         signed: &[u8],
     ) -> Result<Self, SctError> {
-        let (code, rest) = signed.split_first_chunk().ok_or(SctError::Malformed)?;
-        let algorithm = [SctAlgorithm::EcdsaSha256, SctAlgorithm::RsaSha256]
-            .into_iter()
-            .find(|algorithm| algorithm.code() == *code)
-            .ok_or(SctError::UnknownAlgorithm)?;
-        match split_u16(rest) {
-            Some((signature, [])) if u16::try_from(extensions.len()).is_ok() => Ok(Self {
-                log_id,
-                timestamp,
-                extensions: extensions.to_vec(),
-                algorithm,
-                signature: signature.to_vec(),
-            }),
-            _ => Err(SctError::Malformed),
-        }
+        let (algorithm, signature) = SctAlgorithm::split(signed)?;
+        u16::try_from(extensions.len()).map_err(|_| SctError::Malformed)?;
+        Ok(Self {
+            log_id,
+            timestamp,
+            extensions: extensions.to_vec(),
+            algorithm,
+            signature: signature.to_vec(),
+        })
     }
 
     /// The TLS encoding (RFC 6962, section 3.2).
@@ -325,19 +342,29 @@ impl SignedCertificateTimestamp {
         if key_hash.as_ref() != self.log_id {
             return Err(SctError::OtherLog);
         }
-        let algorithm: &'static dyn lc::VerificationAlgorithm = match self.algorithm {
-            SctAlgorithm::EcdsaSha256 => &lc::ECDSA_P256_SHA256_ASN1,
-            SctAlgorithm::RsaSha256 => &lc::RSA_PKCS1_2048_8192_SHA256,
-        };
         let entry = TimestampedEntry {
             timestamp: self.timestamp,
             issuer_key_hash,
             tbs,
             extensions: &self.extensions,
         };
-        lc::UnparsedPublicKey::new(algorithm, log_public_key_der)
-            .verify(&entry.merkle_tree_leaf(), &self.signature)
-            .map_err(|_| SctError::BadSignature)
+        let is_good = self.algorithm.verifies(
+            &entry.merkle_tree_leaf(),
+            &self.signature,
+            log_public_key_der,
+        );
+        is_good.then_some(()).ok_or(SctError::BadSignature)
+    }
+
+    /// The hash of the leaf that it promises for `submission`.
+    pub(super) fn leaf_hash(&self, submission: &Submission) -> Hash {
+        let entry = TimestampedEntry {
+            timestamp: self.timestamp,
+            issuer_key_hash: &submission.issuer_key_hash,
+            tbs: &submission.tbs,
+            extensions: &self.extensions,
+        };
+        leaf_hash(&entry.merkle_tree_leaf())
     }
 
     /// Reads the list of timestamps in a certificate's extension (RFC 6962, section 3.3), each in its TLS encoding.
@@ -361,6 +388,12 @@ impl SignedCertificateTimestamp {
         }
         Ok(list)
     }
+}
+
+/// Whether `signed`, a `digitally-signed` struct, is a signature of this key over `message`.
+pub(super) fn is_signed(message: &[u8], signed: &[u8], public_key_der: &[u8]) -> bool {
+    SctAlgorithm::split(signed)
+        .is_ok_and(|(algorithm, signature)| algorithm.verifies(message, signature, public_key_der))
 }
 
 /// What a log hashes and signs for a precertificate (RFC 6962, sections 3.2 and 3.4).
@@ -548,7 +581,7 @@ pub(super) mod tests {
             "7b6aacdbcd55f0cc47dc013dc78f373955e994d45a4a72690caffaf5d8702a28"
         );
         assert_eq!(
-            hex(&crate::tlog::tree::leaf_hash(&leaf)),
+            hex(&leaf_hash(&leaf)),
             "5ab115b3f02ae6aaf6ff94bb01ed67fe78931565f96d781e6dcf7d8ee301dfa5"
         );
     }

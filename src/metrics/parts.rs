@@ -23,6 +23,7 @@ pub(super) struct PartMetrics {
     ct_log_up: IntGaugeVec,
     ct_last_sct: IntGaugeVec,
     ct_late_timestamps: IntCounterVec,
+    ct_inclusion_overdue: IntGaugeVec,
     appends: IntCounterVec,
     append_wait: HistogramVec,
     pending_entries: IntGaugeVec,
@@ -92,6 +93,11 @@ impl PartMetrics {
             ct_late_timestamps: registrar.counter(
                 "mayfly_ct_late_timestamps_total",
                 "Timestamps of a log of others that nobody waited for any more: it has an entry without a certificate",
+                log,
+            )?,
+            ct_inclusion_overdue: registrar.gauge(
+                "mayfly_ct_inclusion_overdue",
+                "Sampled entries that a log of others promised to hold by now, and does not",
                 log,
             )?,
             appends: registrar.counter(
@@ -202,6 +208,7 @@ impl PartMetrics {
             up: self.ct_log_up.with_label_values(&[log]),
             last_sct: self.ct_last_sct.with_label_values(&[log]),
             late: self.ct_late_timestamps.with_label_values(&[log]),
+            overdue: self.ct_inclusion_overdue.with_label_values(&[log]),
         }
     }
 
@@ -383,12 +390,18 @@ pub struct CtLogMetrics {
     up: IntGauge,
     last_sct: IntGauge,
     late: IntCounter,
+    overdue: IntGauge,
 }
 
 impl CtLogMetrics {
     /// Counts a timestamp that nobody waited for any more.
     pub fn late(&self) {
         self.late.inc();
+    }
+
+    /// Tells how many sampled entries a log should hold and does not.
+    pub fn overdue(&self, entries: usize) {
+        self.overdue.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     /// Tells whether a log that nothing was submitted to is well.

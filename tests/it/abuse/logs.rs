@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use mayfly::client::{self, Expected};
 use mayfly::clock::Clock;
 use mayfly::config::{Settings, Span};
+use mayfly::ctlog::promises::AuditError;
 use mayfly::dev::oidc::TestClaims;
 use serde_json::{Value, json};
 
@@ -554,4 +555,117 @@ fn a_log_with_another_key_than_the_configured_one_is_of_no_use() {
         settings.ct.logs[0].public_key_file = other.public_key_file();
     });
     refuses("another key", &server, "ct_bad_sct");
+}
+
+/// Asks a log whether it keeps its promises, as the server does every minute.
+fn audit(server: &TestServer) -> Result<usize, AuditError> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    runtime.block_on(server.remote_logs[0].audit())
+}
+
+#[test]
+fn a_log_is_asked_until_it_holds_what_it_promised() {
+    let log = OtherLog::start("offsite");
+    let server = server_with(&[&log], |_| {});
+    let overdue = || server.metric(r#"mayfly_ct_inclusion_overdue{log="offsite"}"#);
+    assert_eq!(audit(&server), Ok(0), "an empty tree");
+    log.merges(false);
+    let promise = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&promise);
+    log.lies(move |promise| *kept.lock().unwrap() = Some(promise.clone()));
+    issues("a promise", &server, &log);
+    log.merges(true);
+    log.is_honest();
+    for _ in 0..4 {
+        issues("one more", &server, &log);
+    }
+    assert_eq!(audit(&server), Ok(0), "not there yet");
+    server.clock.advance(Duration::from_secs(25 * 3600));
+    assert_eq!((audit(&server), overdue()), (Ok(1), 1));
+
+    // The entry comes late, and is not looked for again.
+    let promise = promise.lock().unwrap().take().unwrap();
+    promise.json();
+    let asked = log.asked_for("get-proof-by-hash");
+    assert_eq!((audit(&server), overdue()), (Ok(0), 0));
+    assert_eq!(log.asked_for("get-proof-by-hash"), asked + 1);
+    assert_eq!(audit(&server), Ok(0));
+    assert_eq!(log.asked_for("get-proof-by-hash"), asked + 1);
+    assert!(log.asked_for("get-sth-consistency") > 0);
+}
+
+#[test]
+fn a_log_that_signed_two_trees_is_not_used_any_more() {
+    let log = OtherLog::start("offsite");
+    let server = server_with(&[&log], |_| {});
+    issues("an honest log", &server, &log);
+    assert_eq!(audit(&server), Ok(0));
+    log.has_leaves(|leaves| leaves[0][0] ^= 1);
+    let Err(error @ AuditError::Forked(..)) = audit(&server) else {
+        panic!("a fork was not found")
+    };
+    // Whoever reads it can prove it.
+    let shown = error.to_string();
+    assert_eq!(shown.matches("tree_head_signature").count(), 2, "{shown}");
+    let submitted = log.submitted().len();
+    refuses("a log that forked", &server, "ct_unavailable");
+    assert_eq!(log.submitted().len(), submitted);
+    wait_for("readiness to say so", || {
+        let report = server.get("/readyz");
+        let is_told = report.text().contains("it signed two trees of one size");
+        (is_told && report.status == 503).then_some(())
+    });
+}
+
+/// Whoever stands between could say such things: they are told, and the log is used.
+#[test]
+fn what_a_log_does_not_prove_is_told_and_not_taken_for_a_fork() {
+    let log = OtherLog::start("offsite");
+    let server = server_with(&[&log], |_| {});
+    issues("an honest log", &server, &log);
+    for (call, reply) in [
+        ("get-sth", Reply::document("{}")),
+        ("get-sth", Reply::document("<html>")),
+        ("get-sth", {
+            let root = STANDARD.encode([0; 32]);
+            let lie = json!({ "tree_size": 9, "timestamp": 1, "sha256_root_hash": root, "tree_head_signature": "BAMAAA==" });
+            Reply::document(lie.to_string())
+        }),
+        (
+            "get-proof-by-hash",
+            Reply::document(json!({ "leaf_index": 7, "audit_path": [] }).to_string()),
+        ),
+        (
+            "get-proof-by-hash",
+            Reply::document(json!({ "leaf_index": 0, "audit_path": ["AAAA"] }).to_string()),
+        ),
+    ] {
+        log.says_of_its_tree(call, Some(reply));
+        assert!(
+            matches!(audit(&server), Err(AuditError::Unproven(_))),
+            "{call}"
+        );
+        log.says_of_its_tree(call, None);
+    }
+    assert_eq!(audit(&server), Ok(0));
+    issues("a larger tree", &server, &log);
+    for reply in [json!([]), json!([STANDARD.encode([0; 32])])] {
+        let reply = json!({ "consistency": reply });
+        log.says_of_its_tree(
+            "get-sth-consistency",
+            Some(Reply::document(reply.to_string())),
+        );
+        assert!(
+            matches!(audit(&server), Err(AuditError::Unproven(_))),
+            "{reply}"
+        );
+    }
+    log.says_of_its_tree("get-sth-consistency", None);
+    assert_eq!(audit(&server), Ok(0));
+    for reply in [Reply::status("404 Not Found"), Reply::status("500 Oops")] {
+        log.says_of_its_tree("get-sth", Some(reply));
+        assert!(matches!(audit(&server), Err(AuditError::Unknown(_))));
+    }
+    issues("all the same", &server, &log);
 }

@@ -1,5 +1,6 @@
 //! Logs of others, which answer as they are told: honestly, with lies, late, or not at all.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use mayfly::ca::precertificate::POISON_OID;
 use mayfly::ca::tbs::without_extension;
 use mayfly::clock::{Clock, FixedClock};
 use mayfly::ctlog::remote::RemoteLogConfig;
+use mayfly::tlog::checkpoint::TreeHead;
+use mayfly::tlog::tree::{Hash, empty_root, leaf_hash, node_hash};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -117,6 +120,10 @@ impl Promise {
             &extensions.to_be_bytes(),
             &self.extensions,
         ];
+        if self.log.is_merging.load(Ordering::SeqCst) {
+            let leaf = leaf_hash(&entry.concat());
+            self.log.leaves.lock().unwrap().push(leaf);
+        }
         let signature = [key.sign(&entry.concat()), self.tail.clone()].concat();
         json!({
             "sct_version": self.version,
@@ -147,6 +154,11 @@ struct Shared {
     roots: Mutex<Reply>,
     /// The precertificates that were submitted.
     submitted: Mutex<Vec<Vec<u8>>>,
+    /// The hashes of the leaves of its tree.
+    leaves: Mutex<Vec<Hash>>,
+    is_merging: AtomicBool,
+    /// What stands in for answers about its tree.
+    tree_replies: Mutex<HashMap<&'static str, Reply>>,
     /// The heads of all requests.
     requests: Mutex<Vec<String>>,
     is_stopping: AtomicBool,
@@ -202,6 +214,9 @@ impl OtherLog {
             })),
             roots: Mutex::new(Reply::status("404 Not Found")),
             submitted: Mutex::default(),
+            leaves: Mutex::default(),
+            is_merging: AtomicBool::new(true),
+            tree_replies: Mutex::default(),
             requests: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             streams: Mutex::default(),
@@ -276,6 +291,32 @@ impl OtherLog {
         *self.shared.roots.lock().unwrap() = reply;
     }
 
+    /// Promises, and merges nothing any more; or merges again.
+    pub(crate) fn merges(&self, is_merging: bool) {
+        self.shared.is_merging.store(is_merging, Ordering::SeqCst);
+    }
+
+    /// Has another tree from now on.
+    pub(crate) fn has_leaves(&self, change: impl FnOnce(&mut Vec<Hash>)) {
+        change(&mut self.shared.leaves.lock().unwrap());
+    }
+
+    /// Says this when it is asked for `get-sth`, `get-sth-consistency` or `get-proof-by-hash`; the truth with `None`.
+    pub(crate) fn says_of_its_tree(&self, call: &'static str, reply: Option<Reply>) {
+        let mut replies = self.shared.tree_replies.lock().unwrap();
+        match reply {
+            Some(reply) => replies.insert(call, reply),
+            None => replies.remove(call),
+        };
+    }
+
+    /// How often something was asked for.
+    pub(crate) fn asked_for(&self, call: &str) -> usize {
+        let path = format!("/log/ct/v1/{call}");
+        let is_it = |head: &&String| head.split([' ', '?']).nth(1) == Some(&*path);
+        self.requests().iter().filter(is_it).count()
+    }
+
     /// The precertificates that were submitted.
     pub(crate) fn submitted(&self) -> Vec<Vec<u8>> {
         self.shared.submitted.lock().unwrap().clone()
@@ -342,10 +383,55 @@ impl Shared {
             let reply = match &*path {
                 "/log/ct/v1/get-roots" => self.roots.lock().unwrap().clone(),
                 "/log/ct/v1/add-pre-chain" => self.add_pre_chain(&body),
-                _ => Reply::status("404 Not Found"),
+                _ => self.about_tree(&path),
             };
             reply.write_to(stream.get_mut(), |_| {})?;
         }
+    }
+
+    /// Answers the calls about the tree (RFC 6962, sections 4.3 to 4.5).
+    fn about_tree(&self, path: &str) -> Reply {
+        let (call, query) = path.split_once('?').unwrap_or((path, ""));
+        let call = call.trim_start_matches("/log/ct/v1/");
+        if let Some(reply) = self.tree_replies.lock().unwrap().get(call) {
+            return reply.clone();
+        }
+        let query = url::form_urlencoded::parse(query.as_bytes());
+        let query: HashMap<String, String> = query.into_owned().collect();
+        let number = |name: &str| query[name].parse::<usize>().unwrap();
+        let base64 = |hashes: Vec<Hash>| -> Vec<String> {
+            hashes.iter().map(|hash| STANDARD.encode(hash)).collect()
+        };
+        let leaves = self.leaves.lock().unwrap();
+        let answer = match call {
+            "get-sth" => {
+                let head = TreeHead {
+                    size: leaves.len() as u64,
+                    root: root(&leaves),
+                    timestamp: FixedClock::at(NOW).now_millis(),
+                };
+                json!({
+                    "tree_size": head.size,
+                    "timestamp": head.timestamp,
+                    "sha256_root_hash": STANDARD.encode(head.root),
+                    "tree_head_signature": STANDARD.encode(self.key.sign(&head.signed_bytes())),
+                })
+            }
+            "get-sth-consistency" => {
+                let leaves = &leaves[..number("second")];
+                json!({ "consistency": base64(consistency(number("first"), leaves, true)) })
+            }
+            "get-proof-by-hash" => {
+                let wanted = STANDARD.decode(&query["hash"]).unwrap();
+                let leaves = &leaves[..number("tree_size")];
+                let Some(index) = leaves.iter().position(|leaf| leaf[..] == wanted) else {
+                    return Reply::status("404 Not Found");
+                };
+                json!({ "leaf_index": index, "audit_path": base64(inclusion(index, leaves)) })
+            }
+            _ => return Reply::status("404 Not Found"),
+        };
+        Reply::document(answer.to_string())
     }
 
     fn add_pre_chain(self: &Arc<Self>, body: &[u8]) -> Reply {
@@ -358,6 +444,59 @@ impl Shared {
         let says = Arc::clone(&*self.says.lock().unwrap());
         says(Promise::new(&chain, self))
     }
+}
+
+/// Where a tree of so many leaves, two or more, is divided.
+fn half(leaves: usize) -> usize {
+    leaves.next_power_of_two() / 2
+}
+
+/// `MTH` of RFC 6962, section 2.1.
+fn root(leaves: &[Hash]) -> Hash {
+    match leaves {
+        [] => empty_root(),
+        [leaf] => *leaf,
+        _ => {
+            let (left, right) = leaves.split_at(half(leaves.len()));
+            node_hash(&root(left), &root(right))
+        }
+    }
+}
+
+/// `PATH` of section 2.1.1.
+fn inclusion(index: usize, leaves: &[Hash]) -> Vec<Hash> {
+    if leaves.len() < 2 {
+        return Vec::new();
+    }
+    let half = half(leaves.len());
+    let (left, right) = leaves.split_at(half);
+    let (mut path, other) = if index < half {
+        (inclusion(index, left), root(right))
+    } else {
+        (inclusion(index - half, right), root(left))
+    };
+    path.push(other);
+    path
+}
+
+/// `SUBPROOF` of section 2.1.2.
+fn consistency(first: usize, leaves: &[Hash], is_known: bool) -> Vec<Hash> {
+    if first == leaves.len() {
+        return if is_known {
+            Vec::new()
+        } else {
+            vec![root(leaves)]
+        };
+    }
+    let half = half(leaves.len());
+    let (left, right) = leaves.split_at(half);
+    let (mut proof, other) = if first <= half {
+        (consistency(first, left, is_known), root(right))
+    } else {
+        (consistency(first - half, right, false), root(left))
+    };
+    proof.push(other);
+    proof
 }
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {
