@@ -370,6 +370,8 @@ pub struct LogHealth {
 
 /// The blob that shows whether a store which was full takes something again.
 const PROBE: &str = "probe";
+/// The blob by which the clock is compared with the store's.
+const CLOCK: &str = "clock";
 /// About a small segment.
 const PROBE_BYTES: usize = 4096;
 
@@ -757,8 +759,8 @@ impl Shared {
     /// Compares the clock with the store's, by a blob written for that.
     fn try_clock(&self, store: &dyn SharedStore) -> Result<(), StoreError> {
         let began = self.parts.clock.now_millis();
-        store.put_mutable(PROBE, b"clock")?;
-        if let Some(found) = store.read_version(PROBE)? {
+        store.put_mutable(CLOCK, b"")?;
+        if let Some(found) = store.read_version(CLOCK)? {
             self.compare_clock(found.written, began, self.parts.clock.now_millis());
         }
         Ok(())
