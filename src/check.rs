@@ -10,6 +10,7 @@ use crate::ca::authority::{Authority, AuthorityError};
 use crate::clock::rfc3339;
 use crate::config::{ConfigError, ServerConfig, Settings, log_folder};
 use crate::ctlog::embedded::LogDescription;
+use crate::ctlog::remote::{RemoteLog, RemoteLogParts};
 use crate::identity::config::{Code, Finding};
 use crate::keys::Signer;
 use crate::keys::file::{self, Passphrase};
@@ -58,6 +59,28 @@ pub async fn check(settings: Settings, file: Option<&Path>, now: OffsetDateTime)
         config: Some(config),
         findings,
     }
+}
+
+/// Asks the logs of others that certificates are to be in whether they would take them.
+pub async fn check_logs(config: &ServerConfig, parts: &RemoteLogParts) -> Vec<Finding> {
+    let mut checker = Checker {
+        config,
+        findings: Vec::new(),
+    };
+    // Without them this was told of before, and there is nothing to look for.
+    let Ok(chain) = load_chain(config) else {
+        return Vec::new();
+    };
+    let external = config.external_logs.as_ref();
+    for settings in external.iter().flat_map(|external| &external.logs) {
+        let Ok(log) = RemoteLog::open(settings, parts.clone()) else {
+            continue;
+        };
+        if let Err(why) = log.look(&chain).await {
+            checker.report_log(settings.name(), why);
+        }
+    }
+    checker.findings
 }
 
 /// A file, and the line and column in it.
@@ -128,6 +151,13 @@ impl Checker<'_> {
             .and_then(|message| message.strip_prefix(": "))
             .unwrap_or(&message);
         let found = finding(code, PlaceOf::start_of(&file), message);
+        self.findings.push(found);
+    }
+
+    /// Reports something about a log of others.
+    fn report_log(&mut self, name: &str, message: impl ToString) {
+        let message = format!("ct log {name}: {}", message.to_string());
+        let found = finding(Code::CtLog, PlaceOf::start_of("settings"), &message);
         self.findings.push(found);
     }
 
@@ -215,6 +245,12 @@ impl Checker<'_> {
     }
 
     fn log(&mut self) {
+        let external = self.config.external_logs.as_ref();
+        for log in external.iter().flat_map(|external| &external.logs) {
+            for error in log.check_files() {
+                self.report_log(log.name(), error);
+            }
+        }
         if self.config.log.is_none() {
             return;
         }

@@ -15,10 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::ErrorDetail;
 use crate::ca::request::PermittedAlgorithms;
-use crate::ctlog::embedded::{EmbeddedLogConfig, EmbeddedLogSettings};
+use crate::ctlog::embedded::EmbeddedLogSettings;
 use crate::limits::{Networks, RateLimits};
 use crate::logging::LogFormat;
 use crate::trust::ExternalTrust;
+
+mod ct;
+
+pub use ct::{CtMode, CtSettings, ExternalLogs};
 
 /// Where the configuration lies when nothing else is said.
 const SYSTEM_CONFIG: &str = "/etc/mayfly/mayfly.yaml";
@@ -204,9 +208,9 @@ macro_rules! settings {
         #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
         pub struct Settings {
             $($(#[$attribute])* #[arg(hide_env_values = true)] #[serde(deserialize_with = "scalar")] pub $name: Option<$kind>,)+
-            /// The embedded log, in the file alone.
+            /// The logs that certificates are in, in the file alone.
             #[arg(skip)]
-            pub ct: EmbeddedLogConfig,
+            pub ct: CtSettings,
             /// Other services for the trust files, in the file alone.
             #[arg(skip)]
             pub trust: TrustSettings,
@@ -305,6 +309,34 @@ settings! {
     /// Issue certificates that no transparency log holds; every verifier will refuse them
     #[arg(long, env = "MAYFLY_NO_CT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     no_ct: bool,
+    /// Submit to this log in place of the server's own: what `/ct/v1/add-pre-chain` stands behind
+    #[arg(long, env = "MAYFLY_CT_LOG_URL", value_name = "URL")]
+    ct_log_url: String,
+    /// The public key of --ct-log-url, a PEM file
+    #[arg(
+        long,
+        env = "MAYFLY_CT_LOG_PUBLIC_KEY",
+        value_name = "FILE",
+        alias = "ct-log-public-key-path"
+    )]
+    ct_log_public_key: PathBuf,
+    /// The certificates that the TLS certificate of --ct-log-url must come from, a PEM file [default: the system's]
+    #[arg(
+        long,
+        env = "MAYFLY_CT_LOG_TLS_CA",
+        value_name = "FILE",
+        alias = "ct-log.tls-ca-cert"
+    )]
+    ct_log_tls_ca: PathBuf,
+    /// The host that --ct-log-url knows itself by [default: the one in the URL]
+    #[arg(long, env = "MAYFLY_CT_LOG_HOST", value_name = "HOST", alias = "ct-log-origin")]
+    ct_log_host: String,
+    /// How long is waited for logs of others, retries and further logs included [default: 2s]
+    #[arg(long, env = "MAYFLY_CT_SUBMIT_TIMEOUT", value_name = "TIME")]
+    ct_submit_timeout: Span,
+    /// How long is waited for one of several logs before the next is asked as well [default: 700ms]
+    #[arg(long, env = "MAYFLY_CT_HEDGE_AFTER", value_name = "TIME")]
+    ct_hedge_after: Span,
     /// The keys and hashes that clients may use, separated by commas [default: P-256, P-384 and P-521 with their own
     /// hashes, RSA 2048, 3072 and 4096 with SHA-256, Ed25519]
     #[arg(long, env = "MAYFLY_CLIENT_SIGNING_ALGORITHMS", value_name = "LIST")]
@@ -528,13 +560,13 @@ impl Settings {
             &mut self.ca_cert,
             &mut self.ca_key,
             &mut self.ca_key_password_file,
+            &mut self.ct_log_public_key,
+            &mut self.ct_log_tls_ca,
         ];
         for path in members.into_iter().flatten() {
             *path = base.join(&path);
         }
-        if let Some(path) = &mut self.ct.high_water {
-            *path = base.join(&path);
-        }
+        self.ct.resolve_paths(base);
         for log in &mut self.trust.external.transparency_logs {
             log.public_key_file = base.join(&log.public_key_file);
         }
@@ -660,8 +692,10 @@ pub struct ServerConfig {
     pub ca_key: PathBuf,
     /// The passphrase of the keys.
     pub ca_key_password_file: Option<PathBuf>,
-    /// The embedded log; `None` with `--no-ct`.
+    /// The server's own log, unless certificates are in those of others, or in none (`--no-ct`).
     pub log: Option<EmbeddedLogSettings>,
+    /// The logs of others that take its place.
+    pub external_logs: Option<ExternalLogs>,
     /// What clients may sign with.
     pub permitted: PermittedAlgorithms,
     /// The largest request body, in octets.
@@ -698,11 +732,13 @@ impl ServerConfig {
     /// # Errors
     /// Every finding at once.
     pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let mut findings = Vec::new();
+        let mode = settings.ct_mode(&mut findings);
+        let external_logs = settings.external_logs(&mut findings);
         let data_dir = settings
             .data_dir
             .unwrap_or_else(|| PathBuf::from(SYSTEM_DATA));
         let state = InstanceState::read(&data_dir)?;
-        let mut findings = Vec::new();
 
         let made_for: Option<PublicUrl> = match state.public_url.parse() {
             Ok(url) => Some(url),
@@ -763,11 +799,9 @@ impl ServerConfig {
                 PathBuf::from(SYSTEM_IDENTITY)
             }
         });
-        let no_ct = settings.no_ct.unwrap_or(false);
         let log = made_for.as_ref().and_then(|url| {
-            settings
-                .ct
-                .check(url.as_url())
+            let checked = settings.ct.embedded().check(url.as_url());
+            checked
                 .map_err(|error| findings.push(format!("ct: {error}")))
                 .ok()
         });
@@ -790,7 +824,8 @@ impl ServerConfig {
             ca_key: settings.ca_key.unwrap_or_else(|| ca.join("key.pem")),
             ca_key_password_file: settings.ca_key_password_file,
             no_watch: settings.no_watch.unwrap_or(false),
-            log: (!no_ct).then_some(log),
+            log: (mode == CtMode::Embedded).then_some(log),
+            external_logs: external_logs.filter(|_| mode == CtMode::External),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
             max_waiting: settings.max_waiting.unwrap_or(1024),
@@ -819,6 +854,12 @@ impl ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether certificates are in a log.
+    #[must_use]
+    pub const fn has_log(&self) -> bool {
+        self.log.is_some() || self.external_logs.is_some()
+    }
+
     /// What takes away something that the server protects, each by its setting and with what comes of it.
     #[must_use]
     pub fn insecure_settings(&self) -> Vec<&'static str> {
@@ -826,7 +867,7 @@ impl ServerConfig {
         let permissions =
             "allow-insecure-permissions: private keys that others can read or replace are taken";
         let all = [
-            (self.log.is_none(), no_ct),
+            (!self.has_log(), no_ct),
             (self.allow_insecure_permissions, permissions),
         ];
         let set = all.into_iter().filter(|(is_set, _)| *is_set);
@@ -837,6 +878,10 @@ impl ServerConfig {
     #[must_use]
     pub fn settings(&self, given: &Settings) -> Settings {
         let (tls_cert, tls_key) = self.tls.clone().unzip();
+        let external = self
+            .external_logs
+            .as_ref()
+            .map(|external| external.patience);
         Settings {
             data_dir: Some(self.data_dir.clone()),
             identity_config: Some(self.identity_config.clone()),
@@ -850,7 +895,13 @@ impl ServerConfig {
             ca_cert: Some(self.ca_cert.clone()),
             ca_key: Some(self.ca_key.clone()),
             ca_key_password_file: self.ca_key_password_file.clone(),
-            no_ct: Some(self.log.is_none()),
+            no_ct: Some(!self.has_log()),
+            ct_log_url: given.ct_log_url.clone(),
+            ct_log_public_key: given.ct_log_public_key.clone(),
+            ct_log_tls_ca: given.ct_log_tls_ca.clone(),
+            ct_log_host: given.ct_log_host.clone(),
+            ct_submit_timeout: external.map(|patience| Span(patience.in_all)),
+            ct_hedge_after: external.map(|patience| Span(patience.hedge_after)),
             client_signing_algorithms: Some(
                 (given.client_signing_algorithms.clone())
                     .unwrap_or_else(|| PermittedAlgorithms::DEFAULT.to_owned()),

@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 use url::{Host, Origin, Url};
 use x509_parser::parse_x509_certificate;
 
+pub mod peer;
+
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 3;
 /// The longest URL that is asked, in octets.

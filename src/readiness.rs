@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use crate::ca::CertificateAuthority;
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::EmbeddedLog;
+use crate::ctlog::remote::RemoteLog;
 use crate::identity::{Issuer, Issuers};
 use crate::metrics::{IssuerKeys, Metrics};
 
@@ -102,6 +103,8 @@ pub struct Watched {
     pub ca: Arc<CertificateAuthority>,
     /// Our own log.
     pub log: Option<Arc<EmbeddedLog>>,
+    /// Those of others.
+    pub remote_logs: Vec<RemoteLog>,
 }
 
 /// The identity configuration that counts now.
@@ -206,6 +209,7 @@ impl Readiness {
         if let Some(log) = &self.watched.log {
             checks.extend(log_checks(log));
         }
+        checks.extend(remote_log_checks(&self.watched.remote_logs));
         checks.extend(self.issuers());
 
         let failed = |weight| {
@@ -375,6 +379,19 @@ fn log_checks(log: &EmbeddedLog) -> [Check; 2] {
         required(&format!("ct:{}", log.name()), start, writable),
         required("store", start, stored),
     ]
+}
+
+/// Whether each log of others is well. As long as one is, certificates can be issued.
+fn remote_log_checks(logs: &[RemoteLog]) -> Vec<Check> {
+    let start = Instant::now();
+    let check = |log: &RemoteLog| informational(format!("ct:{}", log.name()), start, log.health());
+    let mut checks: Vec<Check> = logs.iter().map(check).collect();
+    if checks.iter().all(|check| !check.ok) {
+        for check in &mut checks {
+            check.weight = Weight::Required;
+        }
+    }
+    checks
 }
 
 fn required(name: &str, start: Instant, found: Result<(), String>) -> Check {

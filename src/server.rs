@@ -10,7 +10,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::admin::socket::{AdminSocket, AdminSocketError};
 use crate::admin::{self, Administered, Administration};
@@ -22,10 +22,12 @@ use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
 use crate::clock::{Clock, ClockGuard};
-use crate::config::{ConfigError, ServerConfig, log_folder, read_limited};
+use crate::config::{ConfigError, ExternalLogs, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
 use crate::ctlog::metered::MeteredLog;
+use crate::ctlog::ordered::OrderedLogs;
+use crate::ctlog::remote::{RemoteLog, RemoteLogError, RemoteLogParts, RemoteLogSettings};
 use crate::fetch::{ClusterFiles, FetchLimits, HttpFetcher, Resolver};
 use crate::identity::config::source;
 use crate::identity::jwks::KeySourceLimits;
@@ -48,6 +50,7 @@ use crate::store::{Store, StoreError};
 use crate::systemd::Supervisor;
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
+use crate::x509::spki::SubjectPublicKey;
 
 /// What bodies longer than those of clients may take of memory at the same time, in bytes.
 const LONG_BODIES_BYTES: usize = 16 << 20;
@@ -99,6 +102,14 @@ pub enum StartError {
         place: String,
         /// Why not.
         source: EmbeddedLogError,
+    },
+    /// A log of others cannot be submitted to.
+    #[error("ct log {name}: {source}")]
+    RemoteLog {
+        /// Which.
+        name: String,
+        /// Why not.
+        source: RemoteLogError,
     },
     /// The log's folder or bucket cannot be opened.
     #[error("{place}: {source}")]
@@ -195,7 +206,9 @@ pub struct Parts {
     pub authority: Authority,
     /// Our own log, which is served to its readers.
     pub log: Option<Arc<EmbeddedLog>>,
-    /// Where precertificates go: to our own log. `None` with `--no-ct`.
+    /// The logs of others that take its place.
+    pub remote_logs: Vec<RemoteLog>,
+    /// Where precertificates go: to our own log, or to those of others. `None` with `--no-ct`.
     pub submit_to: Option<Arc<dyn CtLog>>,
     /// Where serial numbers come from.
     serials: Arc<dyn Random>,
@@ -304,23 +317,66 @@ impl Parts {
             }
             None => None,
         };
+        let external = config.external_logs.as_ref();
+        let remote_logs = external
+            .map(|external| open_remote_logs(external, runtime.handle(), environment, &metrics));
+        let remote_logs = remote_logs.transpose()?.unwrap_or_default();
+        let submit_to = match (&log, external) {
+            (Some(log), _) => Some(Arc::clone(log) as Arc<dyn CtLog>),
+            (None, Some(external)) => Some(submit_to_first(&remote_logs, external)),
+            (None, None) => None,
+        };
         Ok(Self {
             runtime,
             metrics: Arc::new(metrics),
             policy,
             seen,
             authority,
-            submit_to: log.clone().map(|log| log as Arc<dyn CtLog>),
             log,
+            remote_logs,
+            submit_to,
             serials: Arc::new(serials),
         })
     }
+}
+
+fn open_remote_logs(
+    external: &ExternalLogs,
+    runtime: &Handle,
+    environment: &Environment,
+    metrics: &Metrics,
+) -> Result<Vec<RemoteLog>, StartError> {
+    let open = |settings: &RemoteLogSettings| {
+        let parts = RemoteLogParts {
+            runtime: runtime.clone(),
+            resolver: Arc::clone(&environment.resolver),
+            clock: Arc::clone(&environment.clock),
+            metrics: metrics.ct_log(settings.name()),
+            answer_within: external.patience.in_all,
+        };
+        RemoteLog::open(settings, parts).map_err(in_remote_log(settings))
+    };
+    external.logs.iter().map(open).collect()
+}
+
+fn in_remote_log(settings: &RemoteLogSettings) -> impl FnOnce(RemoteLogError) -> StartError {
+    let name = settings.name().to_owned();
+    |source| StartError::RemoteLog { name, source }
+}
+
+/// The one log, or all of them in order.
+fn submit_to_first(logs: &[RemoteLog], external: &ExternalLogs) -> Arc<dyn CtLog> {
+    let logs = logs
+        .iter()
+        .map(|log| Arc::new(log.clone()) as Arc<dyn CtLog>);
+    Arc::new(OrderedLogs::new(logs.collect(), external.patience))
 }
 
 /// A server that is put together and not yet serving.
 pub struct Server {
     api: Arc<Api>,
     log: Option<Arc<EmbeddedLog>>,
+    remote_logs: Vec<RemoteLog>,
     sockets: Sockets,
     listener: ListenerConfig,
     trust: TrustMaterial,
@@ -379,6 +435,7 @@ impl Server {
             seen,
             authority,
             log,
+            remote_logs,
             submit_to,
             serials,
         } = parts;
@@ -417,22 +474,32 @@ impl Server {
         reload::announce(&metrics, &policy, None);
         metrics.insecure_settings("server", config.insecure_settings().len());
         metrics.loaded(clock.now().unix_timestamp());
-        let description = log.as_deref().map(|log| LogDescription {
+        let own_log = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
             created: log.created(),
         });
-        let trust = trust_material(config, &chain, description, &published);
+        let own_log = own_log.and_then(|log| trusted_own_log(config, log));
+        let others = remote_logs.iter();
+        let others = others.map(|log| trusted_remote_log(log.url(), log.public_key(), &chain));
+        let ct_logs = own_log.into_iter().chain(others).collect();
+        let trust = trust_material(config, &chain, ct_logs, &published);
         let own_keys = chain
             .certificates()
             .iter()
             .map(|certificate| certificate.public_key_der().to_vec())
             .chain(log.iter().map(|log| log.public_key_der().to_vec()))
             .collect::<Vec<_>>();
-        let submit_to = submit_to.map(|log| {
+        // Logs of others count for themselves, also what nobody waits for any more.
+        let metered = |log: Arc<dyn CtLog>| {
             let counted = metrics.ct_log(log.name());
             Arc::new(MeteredLog::new(log, counted)) as Arc<dyn CtLog>
-        });
+        };
+        let submit_to = if remote_logs.is_empty() {
+            submit_to.map(metered)
+        } else {
+            submit_to
+        };
         let ca = Arc::new(CertificateAuthority {
             tokens,
             rates: Arc::clone(&rates),
@@ -448,6 +515,7 @@ impl Server {
         let watched = Watched {
             ca: Arc::clone(&ca),
             log: log.clone(),
+            remote_logs: remote_logs.clone(),
         };
         let api = Arc::new(Api {
             documents: Documents::new(&chain, &published),
@@ -485,6 +553,7 @@ impl Server {
         Ok(Self {
             api,
             log,
+            remote_logs,
             sockets,
             listener,
             trust,
@@ -551,6 +620,7 @@ impl Server {
         let Self {
             api,
             log,
+            remote_logs,
             sockets,
             listener,
             runtime,
@@ -646,6 +716,10 @@ impl Server {
             }
             // So that the first token of each issuer need not wait for its keys.
             first.ca.tokens.prefetch(first.ca.clock.now());
+            for log in remote_logs {
+                let chain = Arc::clone(first.ca.authority.chain());
+                background.spawn(async move { log.watch(&chain).await });
+            }
             background.spawn(async move { first.readiness.watch().await });
             let handles = [
                 Some(public.handle.clone()),
@@ -797,7 +871,7 @@ pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError
     let issuers = issuers.and_then(|sources| Issuers::load(&sources, None).ok());
     let issuers = issuers.map(|(issuers, _)| issuers.configuration());
     let folder = log_folder(&config.data_dir);
-    let log = config
+    let own_log = config
         .log
         .as_ref()
         .map(|_| LogDescription::read(&folder))
@@ -806,31 +880,57 @@ pub fn exported_trust(config: &ServerConfig) -> Result<TrustMaterial, StartError
             let place = folder.display().to_string();
             StartError::Log { place, source }
         })?;
+    let own_log = own_log.and_then(|log| trusted_own_log(config, log));
+    let chain = load_chain(config)?;
+    let others = config
+        .external_logs
+        .iter()
+        .flat_map(|external| &external.logs);
+    let others = others.map(|log| {
+        let key = log.public_key().map_err(in_remote_log(log))?;
+        Ok(trusted_remote_log(log.url(), &key, &chain))
+    });
+    let ct_logs = own_log.into_iter().map(Ok).chain(others);
+    let ct_logs = ct_logs.collect::<Result<_, StartError>>()?;
     Ok(trust_material(
         config,
-        &load_chain(config)?,
-        log,
+        &chain,
+        ct_logs,
         &issuers.unwrap_or_default(),
     ))
+}
+
+fn trusted_own_log(config: &ServerConfig, log: LogDescription) -> Option<TrustedLog> {
+    let settings = config.log.as_ref()?;
+    Some(TrustedLog {
+        url: settings.url().trim_end_matches('/').to_owned(),
+        origin: Some(log.origin),
+        public_key_der: log.public_key_der,
+        created: log.created,
+    })
+}
+
+/// When another's log was made is not known; no timestamp of our certificates is older than our CA.
+fn trusted_remote_log(
+    url: &str,
+    public_key: &SubjectPublicKey,
+    chain: &CertificateChain,
+) -> TrustedLog {
+    TrustedLog {
+        url: url.to_owned(),
+        origin: None,
+        public_key_der: public_key.spki_der().to_vec(),
+        created: chain.not_before(),
+    }
 }
 
 /// What clients of a configuration must trust.
 fn trust_material(
     config: &ServerConfig,
     chain: &CertificateChain,
-    log: Option<LogDescription>,
+    ct_logs: Vec<TrustedLog>,
     issuers: &[IssuerConfiguration],
 ) -> TrustMaterial {
-    let log = config
-        .log
-        .as_ref()
-        .zip(log)
-        .map(|(settings, log)| TrustedLog {
-            url: settings.url().trim_end_matches('/').to_owned(),
-            origin: log.origin,
-            public_key_der: log.public_key_der,
-            created: log.created,
-        });
     // Only people log in with a browser, and only they have an e-mail address.
     let people = issuers
         .iter()
@@ -842,7 +942,7 @@ fn trust_material(
         ca_url: config.public_url.to_string(),
         operator: config.public_url.authority().to_owned(),
         chain: chain.clone(),
-        ct_log: log,
+        ct_logs,
         oidc_urls,
         external: config.external.clone(),
     }

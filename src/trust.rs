@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use crate::x509::algorithm::KeyKind;
 use crate::x509::chain::{CertificateChain, certificate_pem};
 use crate::x509::der;
+use crate::x509::spki::SubjectPublicKey;
 
 /// A key is trusted from a little before it was made, for clocks that are behind.
 const CLOCK_SLACK: Duration = Duration::minutes(5);
@@ -29,8 +31,8 @@ pub struct TrustMaterial {
     pub operator: String,
     /// The chain that certificates end in.
     pub chain: CertificateChain,
-    /// The log that certificates are in.
-    pub ct_log: Option<TrustedLog>,
+    /// The logs of which one holds each certificate.
+    pub ct_logs: Vec<TrustedLog>,
     /// Issuers where a person can get a token in a browser.
     pub oidc_urls: Vec<String>,
     /// Logs and timestamp authorities run elsewhere.
@@ -42,11 +44,11 @@ pub struct TrustMaterial {
 pub struct TrustedLog {
     /// Its submission URL, without a slash at the end.
     pub url: String,
-    /// The first line of its checkpoints.
-    pub origin: String,
+    /// The first line of its checkpoints, where that is known.
+    pub origin: Option<String>,
     /// Its public key, a DER SubjectPublicKeyInfo.
     pub public_key_der: Vec<u8>,
-    /// When it was made.
+    /// When it was made, or an earlier time than that of any timestamp for us.
     pub created: OffsetDateTime,
 }
 
@@ -133,12 +135,12 @@ impl TrustMaterial {
             "certChain": { "certificates": certificates.iter().map(|one| raw(one.der())).collect::<Vec<_>>() },
             "validFor": { "start": instant(start.unwrap_or(OffsetDateTime::UNIX_EPOCH)) },
         });
-        let ct_logs = self.ct_log.iter().map(|log| {
+        let ct_logs = self.ct_logs.iter().map(|log| {
             let key = &log.public_key_der;
             log_entry(
                 &log.url,
                 key,
-                "PKIX_ECDSA_P256_SHA_256",
+                ct_key_details(key),
                 &log_start(log.created),
                 sha256(key),
             )
@@ -244,7 +246,8 @@ impl TrustMaterial {
             ("root.pem", root),
             ("intermediates.pem", intermediates),
         ];
-        if let Some(log) = &self.ct_log {
+        // Clients that read single files know one log.
+        if let Some(log) = self.ct_logs.first() {
             files.push(("ctfe.pub", public_key_pem(&log.public_key_der)));
         }
         if let Some(log) = self.external.transparency_logs.first() {
@@ -373,6 +376,19 @@ impl ExternalTimestampAuthority {
     }
 }
 
+/// How trusted roots name the kind of a transparency log's key (protobuf-specs, `PublicKeyDetails`).
+fn ct_key_details(public_key_der: &[u8]) -> &'static str {
+    let kind = SubjectPublicKey::from_der(public_key_der.to_vec()).map(|key| key.kind());
+    match kind {
+        Ok(KeyKind::Rsa2048) => "PKIX_RSA_PKCS1V15_2048_SHA256",
+        Ok(KeyKind::Rsa3072) => "PKIX_RSA_PKCS1V15_3072_SHA256",
+        Ok(KeyKind::Rsa4096) => "PKIX_RSA_PKCS1V15_4096_SHA256",
+        // No log has another kind.
+        Ok(KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdsaP521 | KeyKind::Ed25519)
+        | Err(_) => "PKIX_ECDSA_P256_SHA_256",
+    }
+}
+
 fn log_entry(url: &str, key: &[u8], details: &str, start: &str, id: Vec<u8>) -> Value {
     json!({
         "baseUrl": url,
@@ -465,12 +481,12 @@ mod tests {
             chain: Hierarchy::generate(&names, now, &SeededRandom::new(1))
                 .unwrap()
                 .chain,
-            ct_log: Some(TrustedLog {
+            ct_logs: vec![TrustedLog {
                 url: "https://ca.example.com/ct/main".to_owned(),
-                origin: "ca.example.com/ct/main".to_owned(),
+                origin: Some("ca.example.com/ct/main".to_owned()),
                 public_key_der: log_key.public_key_der().to_vec(),
                 created: now,
-            }),
+            }],
             oidc_urls: vec!["https://accounts.example.com".to_owned()],
             external,
         }
@@ -511,7 +527,7 @@ mod tests {
             log["publicKey"]["validFor"]["start"],
             "2026-01-02T02:59:05Z"
         );
-        let key = &material.ct_log.as_ref().unwrap().public_key_der;
+        let key = &material.ct_logs[0].public_key_der;
         assert_eq!(log["logId"]["keyId"], STANDARD.encode(sha256(key)));
         assert_eq!(material.files().unwrap(), material.files().unwrap());
     }

@@ -413,13 +413,14 @@ impl From<IssueError> for Refusal {
                         Reason::StoreUnavailable,
                         "the log's store cannot be written",
                     ),
+                    // Another log, or the same one once it was looked after, may take the next precertificate.
                     SubmitError::Rejected(_) => (
-                        Code::INTERNAL,
+                        Code::UNAVAILABLE,
                         Reason::CtRejected,
                         "the log refused the precertificate",
                     ),
                     SubmitError::BadSct(_) => (
-                        Code::INTERNAL,
+                        Code::UNAVAILABLE,
                         Reason::CtBadSct,
                         "the log's timestamp does not verify",
                     ),

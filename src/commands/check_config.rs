@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{ConfigPaths, Failure, counted, print};
-use crate::check::{ServerCheck, check};
+use crate::check::{ServerCheck, check, check_logs};
 use crate::config::Settings;
+use crate::ctlog::remote::RemoteLogParts;
 use crate::fetch::{FetchLimits, HttpFetcher};
 use crate::identity::config::{Code, Finding, Severity, online, source};
 use crate::identity::{Issuers, Source};
@@ -30,7 +31,7 @@ pub(super) struct Arguments {
         hide_env_values = true
     )]
     ca_key_password_file: Option<PathBuf>,
-    /// Ask each issuer for its keys too, as the server does
+    /// Ask each issuer for its keys too, as the server does, and each log of others whether it takes our certificates
     #[arg(long)]
     online: bool,
     /// Warnings fail the check too
@@ -154,16 +155,32 @@ fn load(
 }
 
 impl Arguments {
+    /// Checks the server's own configuration; online it asks the logs of others too.
     fn check_server(&self, environment: &Environment) -> Result<ServerCheck, Failure> {
         let settings = Settings {
             ca_key_password_file: self.ca_key_password_file.clone(),
             ..self.paths.settings()
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .map_err(Failure::defect)?;
         let now = environment.clock.now();
-        Ok(runtime.block_on(check(settings, self.paths.config.as_deref(), now)))
+        let checking = check(settings, self.paths.config.as_deref(), now);
+        let mut found = runtime.block_on(checking);
+        if let Some(config) = found.config.as_ref().filter(|_| self.online) {
+            let parts = RemoteLogParts {
+                runtime: runtime.handle().clone(),
+                resolver: Arc::clone(&environment.resolver),
+                clock: Arc::clone(&environment.clock),
+                // What is asked is counted for nobody.
+                metrics: Metrics::new().map_err(Failure::defect)?.ct_log("check"),
+                answer_within: FetchLimits::default().total,
+            };
+            let logs = runtime.block_on(check_logs(config, &parts));
+            found.findings.extend(logs);
+        }
+        Ok(found)
     }
 
     /// Applies `--allow` and `--deny`. An error stays one.

@@ -168,6 +168,7 @@ impl From<StartError> for Failure {
             | StartError::Authority(_)
             | StartError::Tls(_)
             | StartError::Log { .. }
+            | StartError::RemoteLog { .. }
             | StartError::Store { .. } => Self::configuration(error),
         }
     }

@@ -212,7 +212,7 @@ impl Client {
             ),
         );
 
-        let log = self.trust.ct_log.as_ref().ok_or("there is no log")?;
+        let log = self.trust.ct_logs.first().ok_or("there is no log")?;
         let issuer = format!("{}{ISSUER_PATH}", self.url);
         let expected = Expected {
             public_key_der: &public_key_der,
@@ -233,7 +233,8 @@ impl Client {
             .leaf_index
             .ok_or("the timestamp does not say where the entry is")?;
         let path = log.url.strip_prefix(&self.url).unwrap_or(&log.url);
-        let identity = LogIdentity::new(log.origin.as_str(), &log.public_key_der);
+        let origin = log.origin.as_deref().ok_or("the log has no name")?;
+        let identity = LogIdentity::new(origin, &log.public_key_der);
         let waiting = Instant::now();
         let head = loop {
             let note = get(&format!("{path}/checkpoint")).await?;

@@ -30,12 +30,30 @@ pub(super) struct ExportArguments {
         hide_env_values = true
     )]
     ca_cert: Option<PathBuf>,
+    /// The log that certificates are in, where it is another's and not in the configuration file
+    #[arg(
+        long,
+        env = "MAYFLY_CT_LOG_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    ct_log_url: Option<String>,
+    /// Its public key, a PEM file
+    #[arg(
+        long,
+        env = "MAYFLY_CT_LOG_PUBLIC_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    ct_log_public_key: Option<PathBuf>,
 }
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     let Command::Export(arguments) = command;
     let settings = Settings {
         ca_cert: arguments.ca_cert,
+        ct_log_url: arguments.ct_log_url,
+        ct_log_public_key: arguments.ct_log_public_key,
         ..arguments.paths.settings()
     };
     let config = arguments.paths.server_config(settings)?;

@@ -1,6 +1,7 @@
 //! Certificate transparency: a precertificate goes in, a signed certificate timestamp comes out (RFC 6962).
 //!
-//! [`CtLog`] is the seam behind which logs stand, our own ([`embedded`]) or another's; `ca` knows nothing else of them.
+//! [`CtLog`] is the seam behind which logs stand, our own ([`embedded`]) or those of
+//! others ([`remote`], [`ordered`]); `ca` knows nothing else of them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,9 +10,13 @@ use futures_util::future::BoxFuture;
 
 use crate::x509::chain::CertificateChain;
 
+mod breaker;
 pub mod embedded;
 pub mod leaf;
 pub mod metered;
+pub mod ordered;
+pub mod promises;
+pub mod remote;
 pub mod sct;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,12 +6,17 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::Submission;
+use crate::tlog::tree::{Hash, leaf_hash};
 use crate::x509::der;
 
 /// The type of the leaf index among the extensions (static-ct-api, "SCT Extension").
 const LEAF_INDEX: u8 = 0;
 /// An index has 40 bits.
 const LEAF_INDEX_BYTES: usize = 5;
+/// The longest extensions that a timestamp of another's log may put into a certificate; the leaf index takes 8.
+const MAX_EXTENSION_BYTES: usize = 1024;
+/// How far the time in a new timestamp may be from ours, in milliseconds.
+const MAX_SKEW_MILLIS: u64 = 5 * 60 * 1000;
 /// `precert_entry` of `LogEntryType`.
 const PRECERT_ENTRY: u16 = 1;
 
@@ -27,6 +32,28 @@ impl SctAlgorithm {
         match self {
             Self::EcdsaSha256 => [4, 3],
             Self::RsaSha256 => [4, 1],
+        }
+    }
+
+    fn verifies(self, message: &[u8], signature: &[u8], public_key_der: &[u8]) -> bool {
+        let algorithm: &'static dyn lc::VerificationAlgorithm = match self {
+            Self::EcdsaSha256 => &lc::ECDSA_P256_SHA256_ASN1,
+            Self::RsaSha256 => &lc::RSA_PKCS1_2048_8192_SHA256,
+        };
+        let key = lc::UnparsedPublicKey::new(algorithm, public_key_der);
+        key.verify(message, signature).is_ok()
+    }
+
+    /// Takes a `digitally-signed` struct apart.
+    fn split(signed: &[u8]) -> Result<(Self, &[u8]), SctError> {
+        let (code, rest) = signed.split_first_chunk().ok_or(SctError::Malformed)?;
+        let algorithm = [Self::EcdsaSha256, Self::RsaSha256]
+            .into_iter()
+            .find(|algorithm| algorithm.code() == *code)
+            .ok_or(SctError::UnknownAlgorithm)?;
+        match split_u16(rest) {
+            Some((signature, [])) => Ok((algorithm, signature)),
+            _ => Err(SctError::Malformed),
         }
     }
 }
@@ -90,6 +117,12 @@ pub enum SctError {
     /// The signature does not verify for this entry.
     #[error("its signature does not verify for this precertificate")]
     BadSignature,
+    /// Its extensions are no list of extensions, name the entry's place twice or wrongly, or are too long.
+    #[error("its extensions are malformed or longer than {MAX_EXTENSION_BYTES} octets")]
+    BadExtensions,
+    /// Its time is not now.
+    #[error("its time is {0} s from ours")]
+    OtherTime(i64),
 }
 
 impl SignedCertificateTimestamp {
@@ -152,21 +185,15 @@ impl SignedCertificateTimestamp {
         extensions: &[u8],
         signed: &[u8],
     ) -> Result<Self, SctError> {
-        let (code, rest) = signed.split_first_chunk().ok_or(SctError::Malformed)?;
-        let algorithm = [SctAlgorithm::EcdsaSha256, SctAlgorithm::RsaSha256]
-            .into_iter()
-            .find(|algorithm| algorithm.code() == *code)
-            .ok_or(SctError::UnknownAlgorithm)?;
-        match split_u16(rest) {
-            Some((signature, [])) if u16::try_from(extensions.len()).is_ok() => Ok(Self {
-                log_id,
-                timestamp,
-                extensions: extensions.to_vec(),
-                algorithm,
-                signature: signature.to_vec(),
-            }),
-            _ => Err(SctError::Malformed),
-        }
+        let (algorithm, signature) = SctAlgorithm::split(signed)?;
+        u16::try_from(extensions.len()).map_err(|_| SctError::Malformed)?;
+        Ok(Self {
+            log_id,
+            timestamp,
+            extensions: extensions.to_vec(),
+            algorithm,
+            signature: signature.to_vec(),
+        })
     }
 
     /// The TLS encoding (RFC 6962, section 3.2).
@@ -255,6 +282,34 @@ impl SignedCertificateTimestamp {
         &self.extensions
     }
 
+    /// Checks what a timestamp that was asked for just now must have besides a signature: the time `now` (milliseconds since
+    /// 1970) within five minutes, and extensions that are few and well formed.
+    ///
+    /// # Errors
+    /// [`SctError::OtherTime`] and [`SctError::BadExtensions`].
+    pub fn check_new(&self, now: u64) -> Result<(), SctError> {
+        let skew = self.timestamp.abs_diff(now);
+        if skew > MAX_SKEW_MILLIS {
+            let seconds = i64::try_from(skew / 1000).unwrap_or(i64::MAX);
+            let is_ahead = self.timestamp > now;
+            return Err(SctError::OtherTime(if is_ahead {
+                seconds
+            } else {
+                -seconds
+            }));
+        }
+        let extensions = &self.extensions;
+        let has_index = ExtensionIter(extensions).any(|one| matches!(one, Some((LEAF_INDEX, _))));
+        let is_well_formed = ExtensionIter(extensions).all(|one| one.is_some());
+        if !is_well_formed
+            || extensions.len() > MAX_EXTENSION_BYTES
+            || has_index != self.leaf_index().is_some()
+        {
+            return Err(SctError::BadExtensions);
+        }
+        Ok(())
+    }
+
     /// Checks that this is the timestamp of the log with the key `log_public_key_der` (a DER `SubjectPublicKeyInfo`) for
     /// `submission`.
     ///
@@ -287,19 +342,29 @@ impl SignedCertificateTimestamp {
         if key_hash.as_ref() != self.log_id {
             return Err(SctError::OtherLog);
         }
-        let algorithm: &'static dyn lc::VerificationAlgorithm = match self.algorithm {
-            SctAlgorithm::EcdsaSha256 => &lc::ECDSA_P256_SHA256_ASN1,
-            SctAlgorithm::RsaSha256 => &lc::RSA_PKCS1_2048_8192_SHA256,
-        };
         let entry = TimestampedEntry {
             timestamp: self.timestamp,
             issuer_key_hash,
             tbs,
             extensions: &self.extensions,
         };
-        lc::UnparsedPublicKey::new(algorithm, log_public_key_der)
-            .verify(&entry.merkle_tree_leaf(), &self.signature)
-            .map_err(|_| SctError::BadSignature)
+        let is_good = self.algorithm.verifies(
+            &entry.merkle_tree_leaf(),
+            &self.signature,
+            log_public_key_der,
+        );
+        is_good.then_some(()).ok_or(SctError::BadSignature)
+    }
+
+    /// The hash of the leaf that it promises for `submission`.
+    pub(super) fn leaf_hash(&self, submission: &Submission) -> Hash {
+        let entry = TimestampedEntry {
+            timestamp: self.timestamp,
+            issuer_key_hash: &submission.issuer_key_hash,
+            tbs: &submission.tbs,
+            extensions: &self.extensions,
+        };
+        leaf_hash(&entry.merkle_tree_leaf())
     }
 
     /// Reads the list of timestamps in a certificate's extension (RFC 6962, section 3.3), each in its TLS encoding.
@@ -323,6 +388,12 @@ impl SignedCertificateTimestamp {
         }
         Ok(list)
     }
+}
+
+/// Whether `signed`, a `digitally-signed` struct, is a signature of this key over `message`.
+pub(super) fn is_signed(message: &[u8], signed: &[u8], public_key_der: &[u8]) -> bool {
+    SctAlgorithm::split(signed)
+        .is_ok_and(|(algorithm, signature)| algorithm.verifies(message, signature, public_key_der))
 }
 
 /// What a log hashes and signs for a precertificate (RFC 6962, sections 3.2 and 3.4).
@@ -369,15 +440,30 @@ pub fn leaf_index_extensions(index: u64) -> Vec<u8> {
     bytes
 }
 
+/// The extensions of a timestamp one by one, type and content; `None` once, at the end, for what is none.
+struct ExtensionIter<'a>(&'a [u8]);
+
+impl<'a> Iterator for ExtensionIter<'a> {
+    type Item = Option<(u8, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&kind, behind) = self.0.split_first()?;
+        let Some((content, rest)) = split_u16(behind) else {
+            self.0 = &[];
+            return Some(None);
+        };
+        self.0 = rest;
+        Some(Some((kind, content)))
+    }
+}
+
 /// The leaf index among a timestamp's extensions. Other types are passed over; a list that is malformed, or has the index
 /// twice, has none.
 #[must_use]
 pub fn leaf_index(extensions: &[u8]) -> Option<u64> {
     let mut found = None;
-    let mut rest = extensions;
-    while let Some((&kind, behind)) = rest.split_first() {
-        let data;
-        (data, rest) = split_u16(behind)?;
+    for extension in ExtensionIter(extensions) {
+        let (kind, data) = extension?;
         if kind == LEAF_INDEX {
             let data: [u8; LEAF_INDEX_BYTES] = data.try_into().ok()?;
             let index = data
@@ -495,7 +581,7 @@ pub(super) mod tests {
             "7b6aacdbcd55f0cc47dc013dc78f373955e994d45a4a72690caffaf5d8702a28"
         );
         assert_eq!(
-            hex(&crate::tlog::tree::leaf_hash(&leaf)),
+            hex(&leaf_hash(&leaf)),
             "5ab115b3f02ae6aaf6ff94bb01ed67fe78931565f96d781e6dcf7d8ee301dfa5"
         );
     }
@@ -617,6 +703,46 @@ pub(super) mod tests {
             sct.verify(&submission(), another_log.public_key_der()),
             Err(SctError::OtherLog)
         );
+    }
+
+    #[test]
+    fn a_new_timestamp_is_of_now_and_has_few_and_sound_extensions() {
+        let now = sct().timestamp();
+        let minute = 60_000;
+        for (clock, verdict) in [
+            (now, Ok(())),
+            (now - 5 * minute, Ok(())),
+            (now + 5 * minute, Ok(())),
+            (now - 5 * minute - 1, Err(SctError::OtherTime(300))),
+            (now + 6 * minute, Err(SctError::OtherTime(-360))),
+            (0, Err(SctError::OtherTime(1_767_225_600))),
+        ] {
+            assert_eq!(sct().check_new(clock), verdict, "{clock}");
+        }
+        let index = leaf_index_extensions(7);
+        for (extensions, is_sound) in [
+            (vec![], true),
+            (index.clone(), true),
+            (vec![9, 0, 1, 7], true),
+            ([&index[..], &[9, 0, 0]].concat(), true),
+            ([&[9, 3, 253][..], &[0; 1021]].concat(), true),
+            ([&[9, 3, 254][..], &[0; 1022]].concat(), false),
+            ([&index[..], &index].concat(), false),
+            (vec![0, 0, 4, 1, 2, 3, 4], false),
+            (vec![9], false),
+            (vec![9, 0], false),
+            (vec![9, 0, 2, 1], false),
+        ] {
+            let changed = SignedCertificateTimestamp {
+                extensions: extensions.clone(),
+                ..sct()
+            };
+            assert_eq!(
+                changed.check_new(now).is_ok(),
+                is_sound,
+                "{extensions:02x?}"
+            );
+        }
     }
 
     #[test]

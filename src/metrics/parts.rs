@@ -22,6 +22,8 @@ pub(super) struct PartMetrics {
     ct_submission_duration: HistogramVec,
     ct_log_up: IntGaugeVec,
     ct_last_sct: IntGaugeVec,
+    ct_late_timestamps: IntCounterVec,
+    ct_inclusion_overdue: IntGaugeVec,
     appends: IntCounterVec,
     append_wait: HistogramVec,
     pending_entries: IntGaugeVec,
@@ -80,12 +82,22 @@ impl PartMetrics {
             )?,
             ct_log_up: registrar.gauge(
                 "mayfly_ct_log_up",
-                "Whether the last submission to the log was answered with a timestamp",
+                "Whether the log's last answer was a timestamp, or, from a log of others, its roots with ours among them",
                 log,
             )?,
             ct_last_sct: registrar.gauge(
                 "mayfly_ct_last_sct_timestamp_seconds",
                 "The time in the last timestamp of the log, seconds since 1970",
+                log,
+            )?,
+            ct_late_timestamps: registrar.counter(
+                "mayfly_ct_late_timestamps_total",
+                "Timestamps of a log of others that nobody waited for any more: it has an entry without a certificate",
+                log,
+            )?,
+            ct_inclusion_overdue: registrar.gauge(
+                "mayfly_ct_inclusion_overdue",
+                "Sampled entries that a log of others promised to hold by now, and does not",
                 log,
             )?,
             appends: registrar.counter(
@@ -195,6 +207,8 @@ impl PartMetrics {
             duration: self.ct_submission_duration.with_label_values(&[log]),
             up: self.ct_log_up.with_label_values(&[log]),
             last_sct: self.ct_last_sct.with_label_values(&[log]),
+            late: self.ct_late_timestamps.with_label_values(&[log]),
+            overdue: self.ct_inclusion_overdue.with_label_values(&[log]),
         }
     }
 
@@ -375,9 +389,26 @@ pub struct CtLogMetrics {
     duration: Histogram,
     up: IntGauge,
     last_sct: IntGauge,
+    late: IntCounter,
+    overdue: IntGauge,
 }
 
 impl CtLogMetrics {
+    /// Counts a timestamp that nobody waited for any more.
+    pub fn late(&self) {
+        self.late.inc();
+    }
+
+    /// Tells how many sampled entries a log should hold and does not.
+    pub fn overdue(&self, entries: usize) {
+        self.overdue.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// Tells whether a log that nothing was submitted to is well.
+    pub fn looked(&self, is_well: bool) {
+        self.up.set(i64::from(is_well));
+    }
+
     /// Counts a submission; `sct_millis` is the time in its timestamp, milliseconds since 1970.
     pub fn submitted(&self, result: SubmissionResult, sct_millis: Option<u64>, duration: Duration) {
         let [ok, timeout, rejected, bad_sct, unavailable] = &self.by_result;

@@ -30,7 +30,7 @@ fn check_leaf(server: &TestServer, leaf: &str, key: &TestKey) {
         name: EMAIL,
         issuer: server.issuers.email().unwrap().url(),
         authority_der: server.trust.chain.issuing().der(),
-        log_key_der: &server.trust.ct_log.as_ref().unwrap().public_key_der,
+        log_key_der: &server.trust.ct_logs[0].public_key_der,
         now: server.clock.now(),
     };
     let der = pem::parse(leaf).unwrap().into_contents();

@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ctlog",
         &[
-            "clock", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
+            "clock", "fetch", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
         ],
     ),
     (

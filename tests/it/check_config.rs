@@ -7,11 +7,17 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mayfly::config::{ServerConfig, Settings};
 use mayfly::identity::config::Code;
+use mayfly::keys::memory::NewKey;
+use mayfly::keys::{InMemoryKey, Signer as _};
 use mayfly::server::load_chain;
 use serde_json::Value;
 
+use crate::support::issuer::Reply;
+use crate::support::log::OtherLog;
 use crate::support::process::{Instance, Process, mayfly, run};
 
 fn fixtures() -> Vec<PathBuf> {
@@ -108,6 +114,15 @@ fn what_a_server_is_made_of_is_checked_without_starting_it() {
     let key = file(&instance, "ca/current/key.pem");
     let other_key = file(&other, "ca/current/key.pem");
     let log_key = instance.log().join("key.pem");
+    let public_key = |name: &str, der: &[u8]| {
+        let path = instance.data_dir().join(name);
+        std::fs::write(&path, pem::encode(&pem::Pem::new("PUBLIC KEY", der))).unwrap();
+        path.display().to_string()
+    };
+    let (p256, _) = InMemoryKey::generate(NewKey::P256).unwrap();
+    let (p384, _) = InMemoryKey::generate(NewKey::P384).unwrap();
+    let log_public_key = public_key("log.pub", p256.public_key_der());
+    let weak_key = public_key("p384.pub", p384.public_key_der());
     let readable = instance.data_dir().join("readable.pem");
     std::fs::copy(&key, &readable).unwrap();
     let empty = instance.data_dir().join("empty.pem");
@@ -161,6 +176,32 @@ fn what_a_server_is_made_of_is_checked_without_starting_it() {
             "do not fit",
         ),
         ("no-ct: true".to_owned(), "MF207", "settings", "no-ct"),
+        (
+            format!("ct-log-url: https://ct.example\nct-log-public-key: {chain}"),
+            "MF205",
+            "settings",
+            "ct log ct.example: public-key-file: ",
+        ),
+        (
+            format!("ct-log-url: https://ct.example\nct-log-public-key: {weak_key}"),
+            "MF205",
+            "settings",
+            "a key of the kind p384 signs no timestamps",
+        ),
+        (
+            format!(
+                "ct-log-url: https://ct.example\nct-log-public-key: {log_public_key}\nct-log-tls-ca: {log_public_key}"
+            ),
+            "MF205",
+            "settings",
+            "ct log ct.example: tls-ca-file: ",
+        ),
+        (
+            "ct-log-url: https://ct.example".to_owned(),
+            "MF200",
+            "settings",
+            "ct-log-public-key: missing",
+        ),
         (
             "allow-insecure-permissions: true".to_owned(),
             "MF207",
@@ -311,6 +352,63 @@ fn issuers_are_asked_when_the_check_is_online() {
         printed.contains("error[MF130]: discovery document: the server answered with status 404")
             && printed.contains("--> identity.yaml:3:17\n"),
         "{printed}"
+    );
+}
+
+#[test]
+fn logs_of_others_are_asked_when_the_check_is_online() {
+    let (instance, log) = (Instance::new(), OtherLog::start("offsite"));
+    // Issuers of a pattern are not asked: there is none before a token comes.
+    let issuers =
+        "meta-issuers:\n  https://*.example.com:\n    client-id: sigstore\n    type: kubernetes\n";
+    std::fs::write(instance.data_dir().join("identity.yaml"), issuers).unwrap();
+    let key_file = log.public_key_file();
+    let settings = format!(
+        "data-dir: {}\nct-log-url: {}\nct-log-public-key: {}\n",
+        instance.data_dir().display(),
+        log.url(),
+        key_file.display()
+    );
+    let config = instance.data_dir().join("other.yaml");
+    std::fs::write(&config, settings).unwrap();
+    let check = |arguments: &[&str]| {
+        let mut command = mayfly(["check-config", "--config"]);
+        let outcome = run(command.arg(&config).args(arguments));
+        (outcome.code, outcome.stdout + &outcome.stderr)
+    };
+    let chain = std::fs::read(instance.data_dir().join("ca/current/chain.pem")).unwrap();
+    let chain = pem::parse_many(chain).unwrap();
+    let accepts = |der: &[u8]| {
+        let roots = serde_json::json!({ "certificates": [STANDARD.encode(der)] });
+        log.has_roots(Reply::document(roots.to_string()));
+    };
+    accepts(b"another CA");
+    assert_eq!(check(&[]).0, 0, "nobody is asked");
+    let (exit, printed) = check(&["--online"]);
+    assert_eq!(exit, 3, "{printed}");
+    let expected = "error[MF205]: ct log 127.0.0.1: it does not accept certificates of our CA";
+    assert!(printed.contains(expected), "{printed}");
+    accepts(chain.last().unwrap().contents());
+    let (exit, printed) = check(&["--online"]);
+    assert_eq!(exit, 0, "{printed}");
+    assert_eq!(log.submitted().len(), 0);
+
+    // Clients are to trust that log, and not the one in the data folder.
+    let trust = instance.data_dir().join("trust");
+    let mut command = mayfly(["trust", "export", "--config"]);
+    let outcome = run(command.arg(&config).arg(&trust));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let root = std::fs::read_to_string(trust.join("trusted_root.json")).unwrap();
+    let root: Value = serde_json::from_str(&root).unwrap();
+    let [trusted] = &root["ctlogs"].as_array().unwrap()[..] else {
+        panic!("{root}")
+    };
+    let key = STANDARD.encode(log.public_key_der());
+    assert_eq!(trusted["publicKey"]["rawBytes"], key);
+    let exported = std::fs::read(trust.join("ctfe.pub")).unwrap();
+    assert_eq!(
+        pem::parse(exported).unwrap().contents(),
+        log.public_key_der()
     );
 }
 

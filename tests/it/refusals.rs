@@ -487,13 +487,13 @@ fn failures_of_the_log_hand_out_nothing_and_tell_nothing_of_it() {
         ),
         (
             rejected,
-            500,
+            503,
             "ct_rejected",
             "the log refused the precertificate",
         ),
         (
             bad_sct,
-            500,
+            503,
             "ct_bad_sct",
             "the log's timestamp does not verify",
         ),
@@ -506,7 +506,7 @@ fn failures_of_the_log_hand_out_nothing_and_tell_nothing_of_it() {
             let case = Case {
                 request,
                 status,
-                code: if status == 503 { 14 } else { 13 },
+                code: 14,
                 reason,
                 fixed: LOG,
                 detail,

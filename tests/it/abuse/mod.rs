@@ -7,6 +7,7 @@ mod certificates;
 mod durability;
 mod http;
 mod issuers;
+mod logs;
 mod operations;
 mod proofs;
 mod rules;
@@ -28,6 +29,7 @@ fn required_rows() -> BTreeSet<String> {
     add('H', &[1..=1, 3..=20, 25..=25, 27..=30]);
     add('C', &[1..=14]);
     add('X', &[1..=20]);
+    add('S', &[1..=9]);
     add('L', &[1..=12, 14..=21, 24..=25]);
     add('K', &[1..=5, 10..=10]);
     add('O', &[1..=8, 10..=15]);

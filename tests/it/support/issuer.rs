@@ -58,6 +58,46 @@ impl Reply {
     pub(crate) fn redirect(location: &str) -> Self {
         Self::status(&format!("302 Found\r\nLocation: {location}"))
     }
+
+    /// Says it on a connection. `count` is told of the octets of endless and dripping replies, as they are taken.
+    ///
+    /// # Errors
+    /// When the other side left in the middle of it.
+    pub(crate) fn write_to(
+        &self,
+        stream: &mut (impl Read + Write),
+        count: impl Fn(usize),
+    ) -> io::Result<()> {
+        let write_counted = |stream: &mut dyn Write, octets: &[u8]| {
+            stream.write_all(octets)?;
+            stream.flush()?;
+            count(octets.len());
+            io::Result::Ok(())
+        };
+        match self {
+            Self::Octets(octets) => stream.write_all(octets)?,
+            Self::Stalled(octets) => {
+                stream.write_all(octets)?;
+                stream.flush()?;
+                // Nothing more is expected of the other side but that it leaves.
+                let _ = stream.read(&mut [0])?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Self::Endless(start, more) => {
+                write_counted(stream, start)?;
+                loop {
+                    write_counted(stream, more)?;
+                }
+            }
+            Self::Dripping(octets) => {
+                for octet in octets.chunks(1) {
+                    write_counted(stream, octet)?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+        stream.flush()
+    }
 }
 
 /// Any number of issuers on one socket, each below a path of its own. They stop when this is dropped.
@@ -318,39 +358,12 @@ impl Shared {
             let is_held = self.is_held.lock().unwrap();
             drop(self.let_go.wait_while(is_held, |is_held| *is_held).unwrap());
             let reply = self.replies.lock().unwrap().get(&path).cloned();
-            let stream = stream.get_mut();
-            match reply.unwrap_or_else(|| Reply::status("404 Not Found")) {
-                Reply::Octets(octets) => stream.write_all(&octets)?,
-                Reply::Stalled(octets) => {
-                    stream.write_all(&octets)?;
-                    stream.flush()?;
-                    // Nothing more is expected of the other side but that it leaves.
-                    let _ = stream.read(&mut [0])?;
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                Reply::Endless(start, more) => {
-                    self.write_counted(stream, &start)?;
-                    loop {
-                        self.write_counted(stream, &more)?;
-                    }
-                }
-                Reply::Dripping(octets) => {
-                    for octet in octets.chunks(1) {
-                        self.write_counted(stream, octet)?;
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                }
-            }
-            stream.flush()?;
+            let reply = reply.unwrap_or_else(|| Reply::status("404 Not Found"));
+            reply.write_to(stream.get_mut(), |octets| {
+                let octets = u64::try_from(octets).unwrap();
+                self.sent.fetch_add(octets, Ordering::SeqCst);
+            })?;
         }
-    }
-
-    fn write_counted(&self, stream: &mut impl Write, octets: &[u8]) -> io::Result<()> {
-        stream.write_all(octets)?;
-        stream.flush()?;
-        let length = u64::try_from(octets.len()).unwrap();
-        self.sent.fetch_add(length, Ordering::SeqCst);
-        Ok(())
     }
 }
 

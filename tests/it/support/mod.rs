@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod key;
+pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod server;

@@ -13,6 +13,7 @@ use mayfly::ca::hierarchy::Names;
 use mayfly::clock::{Clock, FixedClock};
 use mayfly::config::{PublicUrl, ServerConfig, Settings};
 use mayfly::ctlog::embedded::{EmbeddedLog, EmbeddedLogParts};
+use mayfly::ctlog::remote::RemoteLog;
 use mayfly::dev::DevIssuers;
 use mayfly::dev::oidc::{TestAlgorithm, TestClaims, TestKeys};
 use mayfly::fetch::{ClusterFiles, Resolver, SystemResolver};
@@ -53,6 +54,8 @@ pub(crate) struct TestServer {
     /// What the server submits to; nothing with `--no-ct`.
     pub(crate) log: Option<Arc<WatchedLog>>,
     pub(crate) own_log: Option<Arc<EmbeddedLog>>,
+    /// The logs of others that it submits to.
+    pub(crate) remote_logs: Vec<RemoteLog>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
     folder: tempfile::TempDir,
@@ -233,6 +236,7 @@ impl TestServer {
             .map(|log| Arc::new(WatchedLog::new(log)));
         parts.submit_to = log.clone().map(|log| log as _);
         let own_log = parts.log.clone();
+        let remote_logs = parts.remote_logs.clone();
 
         let server = Server::assemble(&config, sockets, &environment, parts).unwrap();
         let trust = server.trust().clone();
@@ -253,6 +257,7 @@ impl TestServer {
             random,
             log,
             own_log,
+            remote_logs,
             stop: Some(stop),
             thread: Some(thread),
             folder,
