@@ -56,7 +56,6 @@ pub(crate) struct FaultyObjects {
     late: Mutex<Vec<(Path, PutPayload, PutOptions)>>,
     /// Everything that was ever written under a name, with its time.
     versions: Mutex<HashMap<Path, Vec<(Bytes, u64)>>>,
-    counts: Mutex<HashMap<&'static str, u64>>,
 }
 
 impl FaultyObjects {
@@ -71,7 +70,6 @@ impl FaultyObjects {
             decide: Box::new(decide),
             late: Mutex::default(),
             versions: Mutex::default(),
-            counts: Mutex::default(),
         })
     }
 
@@ -84,11 +82,6 @@ impl FaultyObjects {
     pub(crate) fn apply_late(&self, index: usize) {
         let (path, payload, options) = self.late.lock().unwrap().remove(index);
         let _ = self.write(&path, payload, options);
-    }
-
-    /// How many requests there were of a kind: `put` or `get`.
-    pub(crate) fn count(&self, kind: &'static str) -> u64 {
-        self.counts.lock().unwrap().get(kind).copied().unwrap_or(0)
     }
 
     /// Everything that was ever written under a name, oldest first.
@@ -111,10 +104,6 @@ impl FaultyObjects {
 
     fn lock_versions(&self) -> MutexGuard<'_, HashMap<Path, Vec<(Bytes, u64)>>> {
         self.versions.lock().unwrap()
-    }
-
-    fn note(&self, kind: &'static str) {
-        *self.counts.lock().unwrap().entry(kind).or_default() += 1;
     }
 
     fn write(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
@@ -155,7 +144,6 @@ impl ObjectStore for FaultyObjects {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        self.note("put");
         let fault = (self.decide)(Request::Put, path.as_ref());
         let again = (payload.clone(), options.clone());
         match fault {
@@ -183,7 +171,6 @@ impl ObjectStore for FaultyObjects {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.note("get");
         let fault = (self.decide)(Request::Get, path.as_ref());
         if matches!(fault, Some(Fault::Before | Fault::After | Fault::Late)) {
             return Err(lost());

@@ -1004,11 +1004,11 @@ mod tests {
     fn a_bucket_that_ignores_conditions_is_refused() {
         let ignores_create = |mode| match mode {
             PutMode::Create => PutMode::Overwrite,
-            other => other,
+            other @ (PutMode::Overwrite | PutMode::Update(_)) => other,
         };
         let ignores_update = |mode| match mode {
             PutMode::Update(_) => PutMode::Overwrite,
-            other => other,
+            other @ (PutMode::Overwrite | PutMode::Create) => other,
         };
         for ignores in [ignores_create, ignores_update] {
             let storage = ObjectStorage::on(Arc::new(Careless(InMemory::new(), ignores)));

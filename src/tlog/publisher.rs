@@ -315,9 +315,9 @@ impl Publisher {
             }
             let replace =
                 |checkpoint: &[u8]| store.replace(CHECKPOINT, checkpoint, Some(&stored.version));
-            match self.publish(replace)? {
-                Published::Overtaken => {}
-                published => return Ok(published),
+            let published = self.publish(replace)?;
+            if published != Published::Overtaken {
+                return Ok(published);
             }
         }
         Ok(Published::Overtaken)

@@ -38,8 +38,8 @@ enum Event {
 #[derive(Debug)]
 enum Grant {
     Do(Option<Fault>),
-    /// The process dies here. The request may have left it.
-    Die(Option<Fault>),
+    /// The process dies here.
+    Die,
 }
 
 /// By what an actor's thread knows itself, and the scheduler.
@@ -64,8 +64,7 @@ fn decide(request: Request, name: &str) -> Option<Fault> {
         baton.events.send(ask).unwrap();
         match baton.grants.recv() {
             Ok(Grant::Do(fault)) => fault,
-            // The request itself is made after this, by the dying thread; see `Actor::start`.
-            Ok(Grant::Die(_)) | Err(_) => resume_unwind(Box::new(Killed)),
+            Ok(Grant::Die) | Err(_) => resume_unwind(Box::new(Killed)),
         }
     })
 }
@@ -95,13 +94,16 @@ struct Process {
     writer: Option<ActorId>,
     publisher: Option<ActorId>,
     sequencer: Arc<Mutex<Option<Sequencer>>>,
-    publishing: Arc<Mutex<Option<(Publisher, Taker<Committed>)>>>,
+    publishing: Arc<Mutex<Option<Publishing>>>,
     waiting: Vec<oneshot::Receiver<Result<Position, AppendError>>>,
     contents: Vec<String>,
     /// What its readers saw last.
     seen: Option<checkpoint::TreeHead>,
     starts: u64,
 }
+
+/// A publisher, and where its segments come from.
+type Publishing = (Publisher, Taker<Committed>);
 
 /// What a start gives.
 type Started = Result<(Arc<Shared>, Sequencer, Publisher, Taker<Committed>), LogError>;
@@ -392,7 +394,7 @@ impl World {
                     self.actors[actor].state = ActorState::Gone;
                 }
                 ActorState::Asking(..) => {
-                    self.actors[actor].grants.send(Grant::Die(None)).unwrap();
+                    self.actors[actor].grants.send(Grant::Die).unwrap();
                     self.wait_for(actor);
                 }
             }
