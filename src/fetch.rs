@@ -498,6 +498,8 @@ impl Shared {
     fn build_client(&self, rules: &ClientRules) -> reqwest::Result<Client> {
         let builder = Client::builder()
             .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
+            // What an issuer may send, and for how long, is bounded for this version alone.
+            .http1_only()
             .no_proxy()
             .redirect(Policy::none())
             .referer(false)

@@ -70,6 +70,7 @@ impl Peer {
     ) -> Result<Self, PeerError> {
         let builder = Client::builder()
             .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
             .no_proxy()
             .redirect(Policy::none())
             .referer(false)
