@@ -161,19 +161,17 @@ impl LogSite {
         }
     }
 
+    /// The newest checkpoint, also where other processes write the log too.
     fn checkpoint(&self) -> Page {
+        self.log.log().refresh();
         match self.log.checkpoint() {
             Some(checkpoint) => Page::found(TEXT, NO_STORE, checkpoint.as_bytes().to_vec()),
             None => Page::no_checkpoint(),
         }
     }
 
-    /// A tile, an issuer, or the checkpoint of a log that others write too.
+    /// A tile or an issuer.
     fn file(&self, path: &str) -> Result<Option<Page>, StoreError> {
-        if path == "checkpoint" {
-            self.log.log().refresh();
-            return Ok(Some(self.checkpoint()));
-        }
         if let Some(fingerprint) = path.strip_prefix("issuer/").and_then(parse_fingerprint) {
             let der = self.log.issuer(&fingerprint)?;
             return Ok(der.map(|der| Page::found("application/pkix-cert", IMMUTABLE, der)));
@@ -399,24 +397,32 @@ mod tests {
     use std::io::Read as _;
 
     use actix_web::{App, test};
+    use object_store::memory::InMemory;
+    use url::Url;
 
     use super::*;
+    use crate::clock::SystemClock;
     use crate::ctlog::Submission;
-    use crate::ctlog::embedded::EmbeddedLogConfig;
-    use crate::ctlog::testing::{chain, hex, new_log};
+    use crate::ctlog::embedded::{EmbeddedLogConfig, EmbeddedLogParts};
+    use crate::ctlog::testing::{chain, hex, new_log, parts};
+    use crate::store::MemoryStore;
+    use crate::store::object::ObjectStorage;
+
+    fn submission(number: u8, chain: &CertificateChain) -> Arc<Submission> {
+        Arc::new(Submission {
+            precertificate: vec![number],
+            tbs: vec![number],
+            issuer_key_hash: [0; 32],
+            chain: Arc::new(chain.clone()),
+        })
+    }
 
     /// A log with two entries, and the chain that they name.
     async fn site() -> (LogSite, CertificateChain) {
         let log = new_log(EmbeddedLogConfig::default());
         let chain = chain();
         for number in 0..2 {
-            let submission = Submission {
-                precertificate: vec![number],
-                tbs: vec![number],
-                issuer_key_hash: [0; 32],
-                chain: Arc::new(chain.clone()),
-            };
-            log.submit(Arc::new(submission)).await.unwrap();
+            log.submit(submission(number, &chain)).await.unwrap();
         }
         log.shutdown();
         let site = LogSite::new(Arc::new(log), std::slice::from_ref(&chain));
@@ -459,6 +465,30 @@ mod tests {
             assert!(!body.is_empty(), "{path}");
             assert_eq!(request(&site, Method::HEAD, &path).await.0, 200, "{path}");
         }
+    }
+
+    #[actix_web::test]
+    async fn readers_see_what_another_process_published() {
+        let storage = ObjectStorage::on(Arc::new(InMemory::new()));
+        let parts = EmbeddedLogParts {
+            store: Arc::new(storage),
+            // The bucket's own clock is compared with it.
+            clock: Arc::new(SystemClock),
+            ..parts(&MemoryStore::default())
+        };
+        let url = Url::parse("https://ca.example").unwrap();
+        let settings = EmbeddedLogConfig::default().check(&url).unwrap();
+        EmbeddedLog::create(&settings, &parts).unwrap();
+        let [ours, theirs] =
+            [(), ()].map(|()| EmbeddedLog::open(settings.clone(), &parts).unwrap());
+        let chain = chain();
+        theirs.submit(submission(0, &chain)).await.unwrap();
+        theirs.shutdown();
+
+        let site = LogSite::new(Arc::new(ours), std::slice::from_ref(&chain));
+        let published = theirs.checkpoint().unwrap();
+        assert!(published.contains("\n1\n"), "{published}");
+        assert_eq!(site.read("checkpoint", "").body, published.as_bytes());
     }
 
     #[actix_web::test]
