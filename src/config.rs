@@ -27,7 +27,8 @@ pub use ct::{CtMode, CtSettings, ExternalLogs};
 /// Where the configuration lies when nothing else is said.
 const SYSTEM_CONFIG: &str = "/etc/mayfly/mayfly.yaml";
 const SYSTEM_IDENTITY: &str = "/etc/mayfly/identity.yaml";
-const SYSTEM_DATA: &str = "/var/lib/mayfly";
+/// The data folder when nothing else is said.
+pub const SYSTEM_DATA: &str = "/var/lib/mayfly";
 /// The largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
