@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::hex;
 use crate::ca::precertificate::POISON_OID;
 use crate::ca::tbs::without_extension;
 use crate::ctlog::leaf::{Content, TileLeaf};
 use crate::ctlog::sct;
+use crate::hex::hex;
 use crate::tlog::tree::{Hash, leaf_hash};
 use crate::x509::der::{self, tag};
 

@@ -17,7 +17,7 @@ use crate::auditor::entries::CtEntries;
 use crate::auditor::export::ExportError;
 use crate::auditor::source::{FolderSource, HttpSource, Source, SourceError};
 use crate::auditor::{AuditError, CHECKPOINT, Checkpoint};
-use crate::config::log_folder;
+use crate::config::{SYSTEM_DATA, log_folder};
 use crate::ctlog::embedded::LogDescription;
 use crate::server::Environment;
 use crate::store::StoreError;
@@ -29,9 +29,6 @@ mod fsck;
 mod proof;
 mod status;
 mod verify_inclusion;
-
-/// The data folder of `mayfly serve`.
-const DEFAULT_DATA_DIR: &str = "/var/lib/mayfly";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -84,7 +81,7 @@ struct TrustArguments {
         long,
         env = "MAYFLY_DATA_DIR",
         value_name = "DIR",
-        default_value = DEFAULT_DATA_DIR,
+        default_value = SYSTEM_DATA,
         hide_env_values = true
     )]
     data_dir: PathBuf,

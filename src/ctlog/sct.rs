@@ -524,7 +524,8 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::ctlog::testing::{chain, hex, unhex};
+    use crate::ctlog::testing::{chain, unhex};
+    use crate::hex::hex;
     use crate::keys::Signer;
     use crate::keys::deterministic::DeterministicKey;
 

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::{Commit, Journal, SharedStore, Store, StoreError, Version, Versioned};
+use crate::hex::hex;
 use crate::random::Random;
 
 /// How long one attempt to write or read may take, without what its length takes.
@@ -277,7 +278,7 @@ impl ObjectStorage {
         random
             .fill(&mut nonce)
             .map_err(|_| StoreError::Unsuitable("there is no randomness".to_owned()))?;
-        let folder: String = nonce.iter().map(|octet| format!("{octet:02x}")).collect();
+        let folder = hex(&nonce);
 
         let race = self.path(&format!("probe/{folder}/race"));
         let writers = (0..PROBE_WRITERS).map(|writer| {
@@ -568,9 +569,7 @@ impl Store for ObjectStorage {
 }
 
 fn owner(log_id: &[u8; 32]) -> Vec<u8> {
-    let mut line: String = log_id.iter().map(|octet| format!("{octet:02x}")).collect();
-    line.push('\n');
-    line.into_bytes()
+    (hex(log_id) + "\n").into_bytes()
 }
 
 impl SharedStore for ObjectStorage {

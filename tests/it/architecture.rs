@@ -8,12 +8,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 0: what everything is given.
     ("clock", &[]),
     ("random", &[]),
+    ("hex", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
-    ("store", &["metrics", "reason", "random"]),
+    ("store", &["hex", "metrics", "reason", "random"]),
     ("fetch", &["reason"]),
     ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
@@ -31,22 +32,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ctlog",
         &[
-            "clock", "fetch", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
+            "hex", "clock", "fetch", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
         ],
     ),
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
+            "hex", "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason",
+            "x509",
         ],
     ),
-    ("auditor", &["ca", "ctlog", "store", "tlog", "x509"]),
+    ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
     ("client", &["ca", "random", "tlog", "x509"]),
     // Layer 4: wire formats.
     (
         "api",
         &[
+            "hex",
             "ca",
             "ctlog",
             "identity",
@@ -71,7 +74,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("systemd", &[]),
     (
         "reload",
-        &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
+        &[
+            "hex",
+            "api",
+            "identity",
+            "metrics",
+            "readiness",
+            "systemd",
+            "tlog",
+        ],
     ),
     (
         "admin",
@@ -136,9 +147,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "admin", "auditor", "bench", "ca", "check", "client", "clock", "config", "ctlog",
-            "dev", "fetch", "identity", "instance", "keys", "logging", "metrics", "policy",
-            "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
+            "hex", "admin", "auditor", "bench", "ca", "check", "client", "clock", "config",
+            "ctlog", "dev", "fetch", "identity", "instance", "keys", "logging", "metrics",
+            "policy", "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];
