@@ -26,6 +26,8 @@ use tokio::runtime::Runtime;
 
 const PUT: Duration = Duration::from_millis(30);
 const GET: Duration = Duration::from_millis(15);
+/// How long a caller waits that was refused.
+const PAUSE: Duration = Duration::from_millis(250);
 const ENTRY_BYTES: usize = 1500;
 const CALLERS: usize = 256;
 const SECONDS: u64 = 15;
@@ -146,7 +148,13 @@ async fn drive(log: &Arc<Log>, load: Load, end: Instant) -> Vec<Answer> {
     let caller = |log: Arc<Log>| async move {
         let mut answers = Vec::new();
         while Instant::now() < end {
-            answers.push(append(Arc::clone(&log)).await);
+            let answer = append(Arc::clone(&log)).await;
+            let is_refused = answer.1.is_err();
+            answers.push(answer);
+            // As a client does that is told to come back.
+            if is_refused {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         answers
     };

@@ -16,6 +16,8 @@ struct State<T> {
     items: Vec<T>,
     /// Whether the taker waits for a first item.
     waits_for_first: bool,
+    /// Whether an item is there for which the taker is to come at once.
+    is_urgent: bool,
     is_over: bool,
     /// How many questions were asked, and how many of them have been answered.
     asked: u64,
@@ -50,6 +52,7 @@ pub(super) fn handover<T>() -> (Giver<T>, Taker<T>, Asker<T>) {
         state: Mutex::new(State {
             items: Vec::new(),
             waits_for_first: false,
+            is_urgent: false,
             is_over: false,
             asked: 0,
             taken: 0,
@@ -75,15 +78,16 @@ impl<T> State<T> {
 }
 
 impl<T> Giver<T> {
-    /// Hands one over. It wakes the other side only where that waits for a first one.
-    pub(super) fn give(&self, item: T) {
+    /// Hands one over. It wakes the other side only where that waits for a first one, or where it is urgent.
+    pub(super) fn give(&self, item: T, is_urgent: bool) {
         let mut state = self.0.lock();
         if state.is_taker_gone {
             // It has reported why.
             return;
         }
         state.items.push(item);
-        let is_waited_for = state.waits_for_first;
+        state.is_urgent |= is_urgent;
+        let is_waited_for = state.waits_for_first || is_urgent;
         drop(state);
         if is_waited_for {
             self.0.for_taker.notify_one();
@@ -104,7 +108,7 @@ impl<T> Taker<T> {
         self.take(timeout, true)
     }
 
-    /// Lets them gather for `pause`, or until somebody asks or the giver is gone, and takes all.
+    /// Lets them gather for `pause`, or until one is urgent, somebody asks or the giver is gone, and takes all.
     pub(super) fn all(&self, pause: Duration) -> Taken<T> {
         self.take(pause, false)
     }
@@ -113,12 +117,14 @@ impl<T> Taker<T> {
         let mut state = self.0.lock();
         state.waits_for_first = waits_for_first;
         let waits = |state: &mut State<T>| {
-            !(state.is_over || state.is_asked() || waits_for_first && !state.items.is_empty())
+            let is_wanted = state.is_over || state.is_urgent || state.is_asked();
+            !(is_wanted || waits_for_first && !state.items.is_empty())
         };
         let (mut state, _) = (self.0.for_taker)
             .wait_timeout_while(state, timeout, waits)
             .unwrap_or_else(PoisonError::into_inner);
         state.waits_for_first = false;
+        state.is_urgent = false;
         state.taken = state.asked;
         Taken {
             items: std::mem::take(&mut state.items),
@@ -189,23 +195,36 @@ mod tests {
     fn the_first_wakes_who_waits_for_it_and_the_rest_gather() {
         let (giver, taker, _asker) = handover();
         let giving = thread::spawn(move || {
-            giver.give(0);
+            giver.give(0, false);
             giver
         });
         assert_eq!(taker.first(HANG), taken(&[0], false));
 
         let giver = giving.join().unwrap();
-        giver.give(1);
-        giver.give(2);
+        giver.give(1, false);
+        giver.give(2, false);
         assert_eq!(taker.all(Duration::ZERO), taken(&[1, 2], false));
         assert_eq!(taker.first(Duration::ZERO), taken(&[], false));
         drop(giver);
     }
 
     #[test]
+    fn what_is_urgent_ends_every_wait_once() {
+        let (giver, taker, _asker) = handover();
+        let giving = thread::spawn(move || {
+            giver.give(0, false);
+            giver.give(1, true);
+            giver
+        });
+        assert_eq!(taker.all(HANG), taken(&[0, 1], false));
+        giving.join().unwrap().give(2, false);
+        assert_eq!(taker.all(Duration::from_millis(1)), taken(&[2], true));
+    }
+
+    #[test]
     fn the_end_of_the_giver_ends_every_wait_and_loses_nothing() {
         let (giver, taker, _asker) = handover();
-        giver.give(7);
+        giver.give(7, false);
         drop(giver);
         assert_eq!(taker.all(HANG), taken(&[7], true));
         assert_eq!(taker.first(HANG), taken(&[], true));
@@ -229,6 +248,6 @@ mod tests {
         assert!(asker.ask(HANG));
         looking.join().unwrap();
         assert!(!asker.ask(HANG), "nobody is left to look");
-        giver.give(7);
+        giver.give(7, false);
     }
 }

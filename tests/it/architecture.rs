@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("random", &[]),
     ("hex", &[]),
+    ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
     // Layer 1: the outside world and its formats.
@@ -26,7 +27,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "tlog",
-        &["clock", "keys", "metrics", "random", "reason", "store"],
+        &[
+            "clock", "keys", "metrics", "parallel", "random", "reason", "store",
+        ],
     ),
     // Layer 3: what the product is for.
     (
