@@ -38,6 +38,11 @@ mod sequencer;
 pub mod tile;
 pub mod tree;
 
+/// On what [`handover`] stands. What checks it in every order of its threads puts another in its place.
+mod sync {
+    pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+}
+
 use checkpoint::{CheckpointError, LogKey};
 use handover::{Asker, handover};
 use journal::{Committed, SegmentError, Tip};
@@ -885,6 +890,8 @@ impl Drop for Watch {
     }
 }
 
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,
