@@ -30,6 +30,12 @@ impl Passphrase {
         Self(text)
     }
 
+    /// Whether it has no character.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads a passphrase from a file; one line end at the end of the file is not part of it.
     ///
     /// # Errors
@@ -50,6 +56,14 @@ impl Passphrase {
             return Err(KeyFileError::EmptyPassphrase(path.to_owned()));
         }
         Ok(Self(Zeroizing::new(trimmed.to_owned())))
+    }
+}
+
+impl std::str::FromStr for Passphrase {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(Zeroizing::new(text.to_owned())))
     }
 }
 

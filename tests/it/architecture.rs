@@ -104,7 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+        &["api", "ca", "ctlog", "keys", "limits", "logging", "trust"],
     ),
     (
         "instance",
