@@ -29,6 +29,8 @@ const IDENTITY: [&str; 2] = [
     "/etc/fulcio-config/config.json",
 ];
 const LOG_URL: &str = "http://localhost:6962/test";
+/// The CA in memory, among Fulcio's.
+const EPHEMERAL: &str = "ephemeralca";
 const HTTP_PORT: u16 = 8080;
 const METRICS_PORT: u16 = 2112;
 
@@ -79,8 +81,13 @@ macro_rules! flags {
                         Some("client_signing_algorithms"),
                     ),
                 ];
+                let is_ephemeral = self.ca.as_deref() == Some(EPHEMERAL);
                 let given = all.into_iter().filter(|(_, is_given, _)| *is_given);
-                given.map(|(flag, _, setting)| Translation { flag, setting }).collect()
+                let translated = given.map(|(flag, _, setting)| Translation {
+                    flag,
+                    setting: if flag == "--ca" && is_ephemeral { Some("ephemeral_ca") } else { setting },
+                });
+                translated.collect()
             }
         }
     };
@@ -108,8 +115,6 @@ flags! {
     config_path = "config-path": PathBuf => Some("identity_config"),
     /// `dev` or `prod` [Fulcio's default: dev]; our --log-format pretty or json
     log_type = "log_type": String => Some("log_format"),
-    /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
-    ca = "ca": String => Some("ca_cert"),
     /// Certificates of `fileca`; our --ca-cert
     fileca_cert = "fileca-cert": PathBuf => Some("ca_cert"),
     /// Key of `fileca`; our --ca-key
@@ -119,6 +124,8 @@ flags! {
     /// Changes nothing here: the CA's files are read at the start
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     fileca_watch = "fileca-watch": String => None,
+    /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
+    ca = "ca": String => Some("ca_cert"),
     /// Key of `kmsca`, which is not to be had here
     kms_resource = "kms-resource": String => None,
     /// Certificates of `kmsca`
@@ -192,6 +199,7 @@ impl Given {
         let is_named = program
             .and_then(|program| Path::new(program).file_name()?.to_str())
             .is_some_and(|name| PROGRAMS.contains(&name));
+        let shows_passphrase = flags.fileca_key_passwd.is_some();
         let flags = flags.over(FulcioFlags::from_environment(std::env::vars())?);
         let its_file = file.map(FulcioFlags::from_file).transpose()?.flatten();
         let ours = if its_file.is_some() {
@@ -214,7 +222,7 @@ impl Given {
             });
         }
         let mut notes = Vec::new();
-        if flags.fileca_key_passwd.is_some() {
+        if shows_passphrase {
             notes.push(
                 "a passphrase among the flags can be read by every process of the machine; better have it in a file, with \
                  --ca-key-password-file",
@@ -382,7 +390,7 @@ impl FulcioFlags {
     fn is_ephemeral(&self, findings: &mut Vec<String>) -> bool {
         match self.ca.as_deref() {
             None => {}
-            Some("ephemeralca") => return true,
+            Some(EPHEMERAL) => return true,
             Some("fileca") => {
                 for (name, is_missing) in [
                     ("fileca-cert", self.fileca_cert.is_none()),

@@ -110,6 +110,7 @@ fn a_compose_file_s_flags_and_the_log_s_key_start_a_server_that_issues() {
         named("--config-path").unwrap()["setting"],
         "identity-config"
     );
+    assert_eq!(named("--ca").unwrap()["setting"], "ephemeral-ca");
     let warned = server.events("insecure_setting", 1);
     let message = warned[0]["message"].as_str().unwrap();
     assert!(message.starts_with("ephemeral-ca: "), "{message}");
@@ -235,7 +236,10 @@ fn config_show_writes_fulcio_s_flags_as_our_configuration() {
     let mut command = mayfly(["config", "show", "--origin"]);
     let shown = run(command.args(flags.split_whitespace())).stdout;
     let line = shown.lines().find(|line| line.starts_with("ca-cert: "));
-    assert!(line.unwrap().ends_with("# Fulcio's --ca"), "{shown}");
+    assert!(
+        line.unwrap().ends_with("# Fulcio's --fileca-cert"),
+        "{shown}"
+    );
 }
 
 #[test]
