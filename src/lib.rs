@@ -44,6 +44,7 @@ pub mod x509;
 // Layer 0: what everything is given.
 pub mod clock;
 pub mod metrics;
+pub mod proto;
 pub mod random;
 pub mod reason;
 

@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
+    ("proto", &[]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
@@ -52,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "identity",
             "limits",
             "metrics",
+            "proto",
             "random",
             "readiness",
             "reason",

@@ -21,6 +21,7 @@ mod diff_config;
 mod documents;
 mod entries;
 mod explain;
+mod grpc;
 mod import;
 mod listening;
 mod log_commands;
