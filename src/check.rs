@@ -1,6 +1,7 @@
 //! Everything that is wrong with a server's configuration and the files that it names, found without starting the server:
 //! no socket is bound and no log is opened, so that one which runs is not disturbed.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,12 @@ use crate::x509::chain::CertificateChain;
 
 /// How long before the CA's certificates end that is told.
 const NOTICE: Duration = Duration::days(90);
+
+/// Whether only one of two addresses can be listened on.
+fn exclude_each_other(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || is_everywhere)
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -168,14 +175,21 @@ impl Checker<'_> {
             self.findings.push(found);
         };
         let (api, metrics) = (config.listen, config.metrics_listen);
-        let is_everywhere = api.ip().is_unspecified() || metrics.ip().is_unspecified();
-        if api.port() == metrics.port()
-            && api.port() != 0
-            && (api.ip() == metrics.ip() || is_everywhere)
-        {
-            let message =
-                format!("metrics-listen: {metrics} is taken by listen ({api}); give another port");
-            report(Code::ServerSetting, &message);
+        let grpc = config.grpc_listen;
+        let taken = [
+            ("metrics-listen", Some(metrics), "listen", Some(api)),
+            ("grpc-listen", grpc, "listen", Some(api)),
+            ("metrics-listen", Some(metrics), "grpc-listen", grpc),
+        ];
+        for (setting, address, other_setting, other) in taken {
+            if let (Some(address), Some(other)) = (address, other)
+                && exclude_each_other(address, other)
+            {
+                let message = format!(
+                    "{setting}: {address} is taken by {other_setting} ({other}); give another port"
+                );
+                report(Code::ServerSetting, &message);
+            }
         }
         for what in config.insecure_settings() {
             report(Code::WeakSetting, what);

@@ -141,6 +141,40 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Where gRPC is served alone: `ADDR`, or `off`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GrpcListen(pub Option<SocketAddr>);
+
+impl GrpcListen {
+    /// Beside the API; where that takes any free port, nobody wants a certain one.
+    fn beside(api: SocketAddr) -> Self {
+        Self((api.port() != 0).then(|| SocketAddr::new(api.ip(), 5554)))
+    }
+}
+
+impl fmt::Display for GrpcListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for GrpcListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            // What YAML makes of it.
+            "off" | "false" => Ok(Self(None)),
+            _ => parse_address(text)
+                .map(|address| Self(Some(address)))
+                .map_err(|error| format!("{error}, nor `off`")),
+        }
+    }
+}
+
 /// The URL under which clients reach this server: scheme, host, port, nothing behind them.
 ///
 /// The log's origin and every URL in the trust files come from it, so it is chosen once.
@@ -271,6 +305,7 @@ written_as_shown!(
     usize,
     String,
     SocketAddr,
+    GrpcListen,
     PublicUrl,
     Size,
     Span,
@@ -295,6 +330,12 @@ settings! {
     /// The address of the API and the log [default: 0.0.0.0:5555]
     #[arg(long, env = "MAYFLY_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     listen: SocketAddr,
+    /// The address of gRPC alone, or `off`; the API's address takes gRPC too [default: port 5554 beside the API]
+    #[arg(long, env = "MAYFLY_GRPC_LISTEN", value_name = "ADDR")]
+    grpc_listen: GrpcListen,
+    /// Tell gRPC clients which services there are, so that they need no files of their own
+    #[arg(long, env = "MAYFLY_GRPC_REFLECTION", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    grpc_reflection: bool,
     /// The address of metrics and health [default: 127.0.0.1:2112]
     #[arg(long, env = "MAYFLY_METRICS_LISTEN", value_name = "ADDR", value_parser = parse_address)]
     metrics_listen: SocketAddr,
@@ -686,6 +727,10 @@ pub struct ServerConfig {
     pub no_watch: bool,
     /// The API's address.
     pub listen: SocketAddr,
+    /// The address of gRPC alone, if it is not served at the API's address only.
+    pub grpc_listen: Option<SocketAddr>,
+    /// Whether gRPC clients are told which services there are.
+    pub grpc_reflection: bool,
     /// The address of metrics and health.
     pub metrics_listen: SocketAddr,
     /// The path of the socket of the administration, if there is to be one.
@@ -835,11 +880,18 @@ impl ServerConfig {
             return Err(ConfigError(findings));
         };
         let ca = ca_folder(&data_dir);
+        let listen = settings
+            .listen
+            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5555)));
+        let grpc_listen = settings
+            .grpc_listen
+            .unwrap_or_else(|| GrpcListen::beside(listen));
         Ok(Self {
             identity_config,
-            listen: settings
-                .listen
-                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 5555))),
+            listen,
+            // The API's address takes gRPC anyway.
+            grpc_listen: grpc_listen.0.filter(|address| *address != listen),
+            grpc_reflection: settings.grpc_reflection.unwrap_or(false),
             metrics_listen: settings
                 .metrics_listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 2112))),
@@ -927,6 +979,8 @@ impl ServerConfig {
             identity_config: Some(self.identity_config.clone()),
             no_watch: Some(self.no_watch),
             listen: Some(self.listen),
+            grpc_listen: Some(GrpcListen(self.grpc_listen)),
+            grpc_reflection: Some(self.grpc_reflection),
             metrics_listen: Some(self.metrics_listen),
             admin_socket: self.admin_socket.clone(),
             public_url: Some(self.public_url.clone()),
@@ -1044,6 +1098,7 @@ mod tests {
             "::/0",
         ]);
         check::<ErrorDetailName>(&["reason", "compatible"]);
+        check::<GrpcListen>(&["off", "127.0.0.1:5554", "[::1]:0"]);
         check::<LogFormatName>(&["auto", "json", "pretty"]);
     }
 

@@ -66,7 +66,10 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     raise_descriptor_limit();
     let (reload, reloads) = reload::channel();
     let stop = stop_signal(&[SignalKind::user_defined1()], Some(reload.clone()))?;
-    let sockets = Sockets::bind(config.listen, config.metrics_listen)?;
+    let mut sockets = Sockets::bind(config.listen, config.metrics_listen)?;
+    if let Some(address) = config.grpc_listen {
+        sockets = sockets.with_grpc(address)?;
+    }
     let admin = (config.admin_socket.as_deref()).map(AdminSocket::bind);
     let admin = admin.transpose().map_err(StartError::from)?;
     let mut server = Server::new(&config, sockets, environment, false)?

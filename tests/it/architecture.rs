@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hex", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
+    ("proto", &[]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
@@ -55,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "identity",
             "limits",
             "metrics",
+            "proto",
             "random",
             "readiness",
             "reason",

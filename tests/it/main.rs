@@ -22,6 +22,7 @@ mod documents;
 mod entries;
 mod explain;
 mod fulcio;
+mod grpc;
 mod import;
 mod listening;
 mod log_commands;

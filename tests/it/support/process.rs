@@ -20,6 +20,8 @@ pub(crate) fn mayfly<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Comman
             command.env_remove(name);
         }
     }
+    // Tests that run at the same time would all want its one port.
+    command.env("MAYFLY_GRPC_LISTEN", "off");
     command.args(arguments).stdin(Stdio::null());
     command
 }
