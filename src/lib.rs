@@ -46,6 +46,7 @@ pub mod clock;
 pub mod hex;
 pub mod metrics;
 pub mod parallel;
+pub mod proto;
 pub mod random;
 pub mod reason;
 

@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
+    ("proto", &[]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
@@ -58,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "identity",
             "limits",
             "metrics",
+            "proto",
             "random",
             "readiness",
             "reason",
@@ -107,7 +109,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+        &["api", "ca", "ctlog", "keys", "limits", "logging", "trust"],
     ),
     (
         "instance",
