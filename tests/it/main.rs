@@ -14,6 +14,7 @@ mod abuse;
 mod admin;
 mod answers;
 mod architecture;
+mod cert_commands;
 mod check_config;
 mod corpora;
 mod description;
