@@ -1,6 +1,7 @@
 //! Everything that is wrong with a server's configuration and the files that it names, found without starting the server:
 //! no socket is bound and no log is opened, so that one which runs is not disturbed.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,13 +14,19 @@ use crate::ctlog::embedded::LogDescription;
 use crate::ctlog::remote::{RemoteLog, RemoteLogParts};
 use crate::identity::config::{Code, Finding};
 use crate::keys::Signer;
-use crate::keys::file::{self, Passphrase};
+use crate::keys::file;
 use crate::listener;
 use crate::server::load_chain;
 use crate::x509::chain::CertificateChain;
 
 /// How long before the CA's certificates end that is told.
 const NOTICE: Duration = Duration::days(90);
+
+/// Whether only one of two addresses can be listened on.
+fn exclude_each_other(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || is_everywhere)
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -168,14 +175,21 @@ impl Checker<'_> {
             self.findings.push(found);
         };
         let (api, metrics) = (config.listen, config.metrics_listen);
-        let is_everywhere = api.ip().is_unspecified() || metrics.ip().is_unspecified();
-        if api.port() == metrics.port()
-            && api.port() != 0
-            && (api.ip() == metrics.ip() || is_everywhere)
-        {
-            let message =
-                format!("metrics-listen: {metrics} is taken by listen ({api}); give another port");
-            report(Code::ServerSetting, &message);
+        let grpc = config.grpc_listen;
+        let taken = [
+            ("metrics-listen", Some(metrics), "listen", Some(api)),
+            ("grpc-listen", grpc, "listen", Some(api)),
+            ("metrics-listen", Some(metrics), "grpc-listen", grpc),
+        ];
+        for (setting, address, other_setting, other) in taken {
+            if let (Some(address), Some(other)) = (address, other)
+                && exclude_each_other(address, other)
+            {
+                let message = format!(
+                    "{setting}: {address} is taken by {other_setting} ({other}); give another port"
+                );
+                report(Code::ServerSetting, &message);
+            }
         }
         for what in config.insecure_settings() {
             report(Code::WeakSetting, what);
@@ -184,6 +198,9 @@ impl Checker<'_> {
 
     async fn authority(&mut self, now: OffsetDateTime) {
         let config = self.config;
+        if config.ephemeral_ca {
+            return;
+        }
         let chain = load_chain(config)
             .map(Arc::new)
             .map_err(|error| self.report(Code::CaCertificates, &config.ca_cert, error));
@@ -227,8 +244,7 @@ impl Checker<'_> {
     /// A key, with the passphrase that is configured for it.
     fn key(&mut self, code: Code, path: &Path) -> Option<Arc<dyn Signer>> {
         let config = self.config;
-        let passphrase = config.ca_key_password_file.as_deref();
-        let passphrase = match passphrase.map(Passphrase::from_file).transpose() {
+        let passphrase = match config.passphrase() {
             Ok(passphrase) => passphrase,
             Err(error) => {
                 self.report(code, path, error);

@@ -1,8 +1,8 @@
 //! One port for everything: tells HTTP/1.1 from HTTP/2 and TLS from clear text by a connection's first bytes.
 //!
 //! actix accepts connections and spreads them over its workers. Each worker's service looks at the connection: what
-//! speaks HTTP/1.1 goes on to actix-web in the same worker. What speaks HTTP/2 is told to use HTTP/1.1; the place where
-//! it is told is where a gRPC server will take such connections over.
+//! speaks HTTP/1.1 goes on to actix-web, what speaks HTTP/2 to hyper, both in the same worker. So the limits of
+//! connections, and the way to stop, are the same for both.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_http::{HttpService, KeepAlive, Protocol, Request, Response};
-use actix_server::{Server, ServerHandle};
+use actix_server::{GracefulShutdownSignal, Server, ServerHandle};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, map_config,
 };
@@ -23,19 +23,20 @@ use actix_web::body::MessageBody;
 use actix_web::dev::AppConfig;
 use futures_util::future::LocalBoxFuture;
 use rustls::ServerConfig;
-use rustls::server::Acceptor;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::limits::ConnectionLimit;
 use crate::metrics::Metrics;
 
+mod http2;
 mod pulse;
 
+pub use http2::Http2;
 pub use pulse::Pulse;
 
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
@@ -46,6 +47,9 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first octets of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The names of the protocols in TLS (RFC 7301, section 6).
+const HTTP_1_1: &[u8] = b"http/1.1";
+const HTTP_2: &[u8] = b"h2";
 /// An empty SETTINGS frame, then GOAWAY with error HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
 const HTTP_1_1_REQUIRED: &[u8] = &[
     0, 0, 0, 0x4, 0, 0, 0, 0, 0, //
@@ -70,6 +74,8 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub struct ListenerConfig {
     /// TLS for every connection; clear text without.
     pub tls: Option<Arc<ServerConfig>>,
+    /// What answers over HTTP/2. Without it, those who speak it are told to use HTTP/1.1.
+    pub http2: Option<Http2>,
     /// Threads that serve.
     pub workers: usize,
     /// The most connections at a time. Beyond it nothing is accepted until one ends: the kernel lets clients wait, and no
@@ -130,9 +136,7 @@ where
     let stopping = builder.graceful_shutdown_signal();
     let pulse = Pulse::default();
     let beating = pulse.clone();
-    let (tls, idle_timeout) = (config.tls.clone(), config.idle_timeout);
-    let by_address = Arc::clone(&config.by_address);
-    let metrics = config.metrics.clone().filter(|_| tls.is_some());
+    let (config, idle_timeout) = (config.clone(), config.idle_timeout);
     let server = builder
         .listen(name, socket, move || {
             beating.add_this_thread();
@@ -148,20 +152,15 @@ where
                 .keep_alive(KeepAlive::Timeout(idle_timeout))
                 .client_request_timeout(FIRST_BYTES_TIMEOUT)
                 .finish(map_config(application, |()| AppConfig::default()));
-            let (tls, stopping) = (tls.clone(), stopping.clone());
-            let (by_address, metrics) = (Arc::clone(&by_address), metrics.clone());
+            let (config, stopping) = (Rc::new(config.clone()), stopping.clone());
             fn_factory(move || {
                 let http = http.new_service(());
-                let (tls, stopping) = (tls.clone(), stopping.clone());
-                let (by_address, metrics) = (Arc::clone(&by_address), metrics.clone());
+                let (config, stopping) = (Rc::clone(&config), stopping.clone());
                 async move {
                     Ok::<_, ()>(Mux {
                         http: Rc::new(http.await?),
-                        tls,
+                        config,
                         stopping,
-                        by_address,
-                        metrics,
-                        silence: idle_timeout + REQUEST_TIMEOUT,
                     })
                 }
             })
@@ -177,12 +176,8 @@ where
 /// The service of one worker for one listener: decides what a connection speaks.
 struct Mux<H> {
     http: Rc<H>,
-    tls: Option<Arc<ServerConfig>>,
-    stopping: actix_server::GracefulShutdownSignal,
-    by_address: Arc<ConnectionLimit>,
-    metrics: Option<Arc<Metrics>>,
-    /// How long a connection may go without an answer.
-    silence: Duration,
+    config: Rc<ListenerConfig>,
+    stopping: GracefulShutdownSignal,
 }
 
 impl<H> Service<TcpStream> for Mux<H>
@@ -199,17 +194,12 @@ where
     }
 
     fn call(&self, io: TcpStream) -> Self::Future {
-        let (http, tls, stopping, silence) = (
-            Rc::clone(&self.http),
-            self.tls.clone(),
-            self.stopping.clone(),
-            self.silence,
-        );
-        let (by_address, metrics) = (Arc::clone(&self.by_address), self.metrics.clone());
+        let (http, config) = (Rc::clone(&self.http), Rc::clone(&self.config));
+        let stopping = self.stopping.clone();
         Box::pin(async move {
             let peer = io.peer_addr().ok();
             // A connection that has no peer any more is at its end.
-            let Some(_open) = peer.and_then(|peer| by_address.open(peer.ip())) else {
+            let Some(_open) = peer.and_then(|peer| config.by_address.open(peer.ip())) else {
                 tracing::debug!(
                     event = "connection_refused",
                     ?peer,
@@ -219,12 +209,12 @@ where
             };
             // Answers are small; waiting to fill a packet only delays them. A socket that refuses the option still works.
             let _ = io.set_nodelay(true);
-            let opening = timeout(FIRST_BYTES_TIMEOUT, open(io, tls));
+            let opening = timeout(FIRST_BYTES_TIMEOUT, open(io, config.tls.clone()));
             let opened = tokio::select! {
                 opened = opening => opened,
                 () = stopping.notified() => return Ok(()),
             };
-            if let Some(metrics) = metrics {
+            if let (Some(metrics), true) = (&config.metrics, config.tls.is_some()) {
                 metrics.tls_handshake(match &opened {
                     Ok(Ok(_)) => "ok",
                     Ok(Err(_)) => "failed",
@@ -232,12 +222,20 @@ where
                 });
             }
             match opened {
-                Ok(Ok(Some(stream))) => {
-                    let connection = Connection::new(stream, silence);
+                Ok(Ok(Opened::Http1(stream))) => {
+                    let connection = Connection::new(stream, config.idle_timeout + REQUEST_TIMEOUT);
                     // The connection's own errors are its client's; requests have been accounted for.
                     let _ = http.call((connection, Protocol::Http1, peer)).await;
                 }
-                Ok(Ok(None)) => {}
+                Ok(Ok(Opened::Http2(stream))) => match &config.http2 {
+                    Some(http2) => {
+                        http2
+                            .serve(stream, peer, config.idle_timeout, &stopping)
+                            .await
+                    }
+                    None => refuse_http2(stream).await,
+                },
+                Ok(Ok(Opened::Closed)) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(event = "connection_failed", ?peer, %error, "connection closed before a request");
                 }
@@ -254,42 +252,61 @@ where
     }
 }
 
-/// Reads as much of a connection as tells its protocol. `None`: it was answered here.
-async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Option<Stream>> {
+/// What a connection speaks.
+enum Opened {
+    Http1(Stream),
+    Http2(Stream),
+    /// The other side has gone.
+    Closed,
+}
+
+/// Reads as much of a connection as tells its protocol.
+async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Opened> {
     let Some(tls) = tls else {
         return open_clear(io).await;
     };
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-    Ok(Some(Stream::Tls(Box::new(hello.into_stream(tls).await?))))
+    let stream = TlsAcceptor::from(tls).accept(io).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+    let stream = Stream::Tls(Box::new(stream));
+    Ok(if is_http2 {
+        Opened::Http2(stream)
+    } else {
+        Opened::Http1(stream)
+    })
 }
 
-async fn open_clear(mut io: TcpStream) -> io::Result<Option<Stream>> {
+async fn open_clear(mut io: TcpStream) -> io::Result<Opened> {
     let mut head = [0; PREFACE.len()];
-    let mut length = 0;
+    let mut end = 0;
     loop {
-        let Some(free) = head.get_mut(length..) else {
-            return Ok(None);
-        };
-        let read = io.read(free).await?;
+        let read = io.read(head.get_mut(end..).unwrap_or_default()).await?;
         if read == 0 {
-            return Ok(None);
+            return Ok(Opened::Closed);
         }
-        length += read;
-        let seen = head.get(..length).unwrap_or_default();
-        if !PREFACE.starts_with(seen) {
-            return Ok(Some(Stream::Clear(Rewind {
+        end += read;
+        let seen = head.get(..end).unwrap_or_default();
+        let is_http2 = seen == PREFACE;
+        if is_http2 || !PREFACE.starts_with(seen) {
+            let stream = Stream::Clear(Rewind {
                 head,
                 start: 0,
-                end: length,
+                end,
                 io,
-            })));
-        }
-        if length == PREFACE.len() {
-            io.write_all(HTTP_1_1_REQUIRED).await?;
-            io.shutdown().await?;
-            return Ok(None);
+            });
+            return Ok(if is_http2 {
+                Opened::Http2(stream)
+            } else {
+                Opened::Http1(stream)
+            });
         }
     }
+}
+
+/// Tells a client that HTTP/2 is not spoken here.
+async fn refuse_http2(mut stream: Stream) {
+    // One that does not read it finds out by the end of the connection.
+    let _ = stream.write_all(HTTP_1_1_REQUIRED).await;
+    let _ = stream.shutdown().await;
 }
 
 /// A connection that speaks HTTP/1.1, and ends when nothing has been answered on it for too long.
@@ -486,7 +503,8 @@ pub enum TlsError {
     Mismatch(#[from] rustls::Error),
 }
 
-/// Loads a certificate chain (leaf first) and its key for HTTPS: TLS 1.2 and 1.3, HTTP/1.1.
+/// Loads a certificate chain (leaf first) and its key: TLS 1.2 and 1.3. Who offers both gets HTTP/1.1; HTTP/2 is for those
+/// who speak nothing else.
 ///
 /// # Errors
 /// When a file cannot be read or parsed, or key and certificate do not belong together.
@@ -522,6 +540,6 @@ pub fn tls_config(
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP_1_1.to_vec(), HTTP_2.to_vec()];
     Ok(Arc::new(config))
 }

@@ -94,11 +94,17 @@ pub struct Procedure {
     pub service: &'static str,
     /// The method name.
     pub method: &'static str,
+    /// How many messages it takes and gives, as the `grpc_type` label has it.
+    kind: &'static str,
 }
 
 impl Procedure {
     const fn new(service: &'static str, method: &'static str) -> Self {
-        Self { service, method }
+        Self {
+            service,
+            method,
+            kind: "unary",
+        }
     }
 
     /// `POST /api/v2/signingCert`.
@@ -116,6 +122,28 @@ impl Procedure {
         Self::new("dev.sigstore.fulcio.v1beta.CA", "GetRootCertificate");
     /// `GET /healthz`.
     pub const HEALTH_CHECK: Self = Self::new("grpc.health.v1.Health", "Check");
+
+    /// The health of all services, over gRPC alone.
+    pub const HEALTH_LIST: Self = Self::new("grpc.health.v1.Health", "List");
+    /// The health of a service as it changes, over gRPC alone.
+    pub const HEALTH_WATCH: Self = Self {
+        kind: "server_stream",
+        ..Self::new("grpc.health.v1.Health", "Watch")
+    };
+    /// What can be called, over gRPC alone.
+    pub const REFLECTION: Self = Self {
+        kind: "bidi_stream",
+        ..Self::new(
+            "grpc.reflection.v1.ServerReflection",
+            "ServerReflectionInfo",
+        )
+    };
+
+    /// Whether its answer goes on, and is over when nobody can say how long it took.
+    #[must_use]
+    pub fn is_stream(self) -> bool {
+        self.kind != "unary"
+    }
 
     /// Those whose counters exist from the start, at zero.
     const INITIALISED: [Self; 4] = [
@@ -534,6 +562,11 @@ impl Metrics {
     /// Counts an answered HTTP request on the API's listener.
     pub fn http_request(&self, request: &HttpRequest) {
         self.http.record(request);
+    }
+
+    /// Counts a call over gRPC, when it is over.
+    pub fn grpc_call(&self, procedure: Procedure, code: u8, duration: Duration) {
+        self.http.record_call(procedure, code, duration);
     }
 
     /// Counts a certificate that was handed out.

@@ -11,16 +11,20 @@ use actix_web::{App, web};
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
 
 use crate::admin::socket::{AdminSocket, AdminSocketError};
 use crate::admin::{self, Administered, Administration};
 use crate::api::ct::LogSite;
 use crate::api::fulcio::Documents;
+use crate::api::grpc::{self, Reflection};
 use crate::api::observe::observe;
+use crate::api::outcome::Refusal;
 use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
+use crate::ca::hierarchy::{Hierarchy, Names};
 use crate::clock::{Clock, ClockGuard};
 use crate::config::{ConfigError, ExternalLogs, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
@@ -35,7 +39,7 @@ use crate::identity::{IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
-use crate::listener::{self, ListenerConfig, Pulse, TlsError};
+use crate::listener::{self, Http2, ListenerConfig, Pulse, TlsError};
 use crate::logging;
 use crate::metrics::{Metrics, RateScope};
 use crate::random::{Random, WatchedRandomness};
@@ -54,6 +58,8 @@ use crate::x509::spki::SubjectPublicKey;
 
 /// What bodies longer than those of clients may take of memory at the same time, in bytes.
 const LONG_BODIES_BYTES: usize = 16 << 20;
+/// Calls over gRPC whose answers go on, at the same time.
+const MAX_STREAMS: usize = 1024;
 /// Descriptors that are kept for the log, the keys, the issuers and the metrics.
 const RESERVED_DESCRIPTORS: usize = 128;
 /// With fewer descriptors for connections a server is of no use.
@@ -142,6 +148,14 @@ pub enum StartError {
 /// Routes that a command adds to the API's listener; `serve` adds none.
 pub type ExtraRoutes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
+fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    listener::bind(address).map_err(|source| StartError::Bind {
+        setting,
+        address,
+        source,
+    })
+}
+
 fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
     socket
         .local_addr()
@@ -152,6 +166,7 @@ fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
 #[derive(Debug)]
 pub struct Sockets {
     api: TcpListener,
+    grpc: Option<TcpListener>,
     metrics: TcpListener,
 }
 
@@ -161,16 +176,21 @@ impl Sockets {
     /// # Errors
     /// When an address is in use or not ours.
     pub fn bind(api: SocketAddr, metrics: SocketAddr) -> Result<Self, StartError> {
-        let bind = |setting, address| {
-            listener::bind(address).map_err(|source| StartError::Bind {
-                setting,
-                address,
-                source,
-            })
-        };
         Ok(Self {
             api: bind("listen", api)?,
+            grpc: None,
             metrics: bind("metrics-listen", metrics)?,
+        })
+    }
+
+    /// Listens on a third address, for gRPC alone.
+    ///
+    /// # Errors
+    /// When it is in use or not ours.
+    pub fn with_grpc(self, address: SocketAddr) -> Result<Self, StartError> {
+        Ok(Self {
+            grpc: Some(bind("grpc-listen", address)?),
+            ..self
         })
     }
 
@@ -180,6 +200,14 @@ impl Sockets {
     /// When the system does not tell.
     pub fn api_address(&self) -> Result<SocketAddr, StartError> {
         address_of(&self.api)
+    }
+
+    /// The address of gRPC alone, if there is one.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn grpc_address(&self) -> Result<Option<SocketAddr>, StartError> {
+        self.grpc.as_ref().map(address_of).transpose()
     }
 
     /// The address of metrics and health.
@@ -251,15 +279,11 @@ impl Parts {
             .load(clock.now())
             .map_err(|error| ConfigError(error.lines()))?;
         reload::log_warnings(&policy.warnings);
-        let passphrase = config
-            .ca_key_password_file
-            .as_deref()
-            .map(Passphrase::from_file)
-            .transpose()?;
+        let passphrase = config.passphrase()?;
         let authority = runtime.block_on(load_authority(
             config,
             passphrase.as_ref(),
-            clock.as_ref(),
+            environment,
             &metrics,
         ))?;
         let log = match &config.log {
@@ -517,7 +541,11 @@ impl Server {
             log: log.clone(),
             remote_logs: remote_logs.clone(),
         };
+        let reflection = config.grpc_reflection.then(Reflection::new).transpose();
+        let reflection = reflection.map_err(|error| StartError::System(error.to_string()))?;
         let api = Arc::new(Api {
+            reflection,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             documents: Documents::new(&chain, &published),
             ca,
             readiness: Readiness::new(watched, policy, Arc::clone(&metrics)),
@@ -537,8 +565,16 @@ impl Server {
             repeats: Repeats::default(),
             is_stopping: Arc::new(AtomicBool::new(false)),
         });
+        let http2 = {
+            let api = Arc::clone(&api);
+            Http2::new(move |request, peer| {
+                let api = Arc::clone(&api);
+                Box::pin(async move { grpc::answer(&api, request, peer).await })
+            })
+        };
         let listener = ListenerConfig {
             tls,
+            http2: Some(http2),
             workers: config.workers,
             max_connections: max_connections(config.max_connections)?,
             metrics: Some(Arc::clone(&metrics)),
@@ -634,10 +670,12 @@ impl Server {
         } = self;
         let failed = |error: std::io::Error| StartError::System(format!("cannot serve: {error}"));
         let is_stopping = Arc::clone(&api.is_stopping);
+        let detail = api.error_detail;
         let sequenced = log.clone();
         let addresses = (
-            sockets.api.local_addr().ok(),
-            sockets.metrics.local_addr().ok(),
+            sockets.api_address().ok(),
+            sockets.grpc_address().ok().flatten(),
+            sockets.metrics_address().ok(),
         );
         let scheme = if listener.tls.is_some() {
             "https"
@@ -658,8 +696,16 @@ impl Server {
                 })
             })
             .map_err(failed)?;
+            let grpc = sockets.grpc.map(|socket| {
+                listener::serve("grpc", socket, &listener, move || {
+                    let refuse = move || async move { Refusal::grpc_only().into_response(detail) };
+                    App::new().default_service(web::to(refuse))
+                })
+            });
+            let grpc = grpc.transpose().map_err(failed)?;
             let private = ListenerConfig {
                 tls: None,
+                http2: None,
                 workers: 1,
                 max_connections: RESERVED_DESCRIPTORS / 4,
                 metrics: None,
@@ -682,12 +728,13 @@ impl Server {
                 .transpose()
                 .map_err(failed)?;
 
-            let (api_address, metrics_address) = addresses;
+            let (api_address, grpc_address, metrics_address) = addresses;
             tracing::info!(
                 event = "started",
                 version = crate::VERSION,
                 scheme,
                 listen = api_address.map(tracing::field::display),
+                grpc_listen = grpc_address.map(tracing::field::display),
                 metrics_listen = metrics_address.map(tracing::field::display),
                 admin_socket = admin_path
                     .as_deref()
@@ -723,6 +770,7 @@ impl Server {
             background.spawn(async move { first.readiness.watch().await });
             let handles = [
                 Some(public.handle.clone()),
+                grpc.as_ref().map(|grpc| grpc.handle.clone()),
                 Some(metrics.handle.clone()),
                 admin.as_ref().map(Administration::handle),
             ];
@@ -743,11 +791,21 @@ impl Server {
                     None => Ok(()),
                 }
             };
-            let ((), public, metrics, admin) =
-                futures_util::future::join4(stopping, public.server, metrics.server, administering)
-                    .await;
+            let calling = async move {
+                match grpc {
+                    Some(grpc) => grpc.server.await,
+                    None => Ok(()),
+                }
+            };
+            let ((), public, grpc, metrics, admin) = tokio::join!(
+                stopping,
+                public.server,
+                calling,
+                metrics.server,
+                administering
+            );
             drop(watch);
-            public.and(metrics).and(admin).map_err(failed)
+            public.and(grpc).and(metrics).and(admin).map_err(failed)
         });
         if let Some(log) = log {
             // Nobody waits for an entry any more: the last checkpoint covers them all.
@@ -837,25 +895,38 @@ fn policy_files(config: &ServerConfig) -> PolicyFiles {
 async fn load_authority(
     config: &ServerConfig,
     passphrase: Option<&Passphrase>,
-    clock: &dyn Clock,
+    environment: &Environment,
     metrics: &Metrics,
 ) -> Result<Authority, StartError> {
-    let chain = Arc::new(load_chain(config)?);
-    let key = file::load(
-        &config.ca_key,
-        passphrase,
-        config.allow_insecure_permissions,
-    )?;
+    let now = environment.clock.now();
+    let (chain, key, backend) = if config.ephemeral_ca {
+        let names = Names {
+            organization: "Mayfly ephemeral".to_owned(),
+            common_name: "Mayfly ephemeral root".to_owned(),
+        };
+        let made = Hierarchy::generate(&names, now, environment.random.as_ref());
+        let made = made.map_err(|error| StartError::System(error.to_string()))?;
+        (made.chain, made.issuing_key, "ephemeral")
+    } else {
+        let chain = load_chain(config)?;
+        let insecure = config.allow_insecure_permissions;
+        let key = file::load(&config.ca_key, passphrase, insecure)?;
+        (chain, key, "file")
+    };
     // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
-    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", "file"));
-    Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
+    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", backend));
+    Ok(Authority::new(Arc::new(chain), Arc::new(key), false, now).await?)
 }
 
 /// Reads the CA's certificates.
 ///
 /// # Errors
-/// When the file cannot be read, or they make no chain.
+/// When the file cannot be read, or they make no chain; or when they are in no file.
 pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError> {
+    if config.ephemeral_ca {
+        let what = "ephemeral-ca: the CA is in the memory of the running server alone; ask it for /api/v2/trustBundle";
+        return Err(ConfigError::one(what).into());
+    }
     let text = read_limited(&config.ca_cert, 1 << 20)?;
     let file = config.ca_cert.display().to_string();
     CertificateChain::from_pem(&text).map_err(|source| StartError::Chain { file, source })

@@ -115,6 +115,8 @@ def binary():
     path = os.environ.get("MAYFLY_BIN")
     if not path:
         sys.exit("MAYFLY_BIN: not set; give the path of the mayfly binary, or run tests/run")
+    # Servers that run at the same time would all want its one port; the API's port takes gRPC too.
+    os.environ.setdefault("MAYFLY_GRPC_LISTEN", "off")
     return Path(path).resolve()
 
 

@@ -327,6 +327,7 @@ static ADDRESS: LazyLock<SocketAddr> = LazyLock::new(|| {
             let socket = listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             let address = socket.local_addr().unwrap();
             let config = ListenerConfig {
+                http2: None,
                 tls: None,
                 workers: 1,
                 max_connections: 1000,

@@ -1,18 +1,20 @@
 //! REST v2: signing certificate, trust bundle, configuration.
 
+use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix_web::http::header::{AUTHORIZATION, ContentType, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_LENGTH, ContentType, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use tokio::time::timeout_at;
 
 use crate::api::outcome::{ForLog, Refusal};
 use crate::api::request::{self, RequestError};
-use crate::api::{Api, DEADLINE, respond, survive};
+use crate::api::{Api, Deadline, grpc, respond, survive};
 use crate::ca::request::SigningRequest;
 use crate::ca::{FailedIssuance, IssuedCertificate};
 use crate::identity::IssuerConfiguration;
@@ -41,6 +43,8 @@ pub struct Documents {
     /// Follows the identity configuration.
     configuration: ArcSwap<String>,
     pub(super) root_cert: String,
+    /// The same over gRPC.
+    pub(super) messages: grpc::Documents,
 }
 
 impl Documents {
@@ -48,6 +52,7 @@ impl Documents {
     pub fn set_issuers(&self, issuers: &[IssuerConfiguration]) {
         self.configuration
             .store(Arc::new(configuration_json(issuers)));
+        self.messages.set_issuers(issuers);
     }
 
     /// Makes the answers for a chain and the configured issuers.
@@ -64,6 +69,7 @@ impl Documents {
         // Blocks that end with a line end, joined by one: an empty line lies between them.
         let root_cert = lines.join("\n").trim_end().to_owned();
         Self {
+            messages: grpc::Documents::new(&chain, issuers),
             embedded: SigningAnswer::new(&chain, |chain| {
                 SigningCertificate::SignedCertificateEmbeddedSct { chain }
             }),
@@ -140,7 +146,7 @@ pub(super) async fn signing_cert(
     head: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
-    let result = issue(
+    let result = issue_over_http(
         &api,
         &head,
         body,
@@ -181,17 +187,58 @@ pub(super) async fn configuration(api: web::Data<Api>) -> HttpResponse {
 /// How one of the two interfaces reads a request: its body, and the values of its `Authorization` headers.
 pub(super) type Decode = fn(&[u8], Vec<&[u8]>) -> Result<SigningRequest, RequestError>;
 
-/// Reads, decodes, issues and counts: what both versions of the interface share.
-pub(super) async fn issue(
+/// What both versions of the interface over HTTP/1.1 share.
+pub(super) async fn issue_over_http(
     api: &Api,
     head: &HttpRequest,
     body: web::Payload,
     decode: Decode,
     version: &'static str,
 ) -> Result<IssuedCertificate, Refusal> {
+    let caller = Caller {
+        interface: version,
+        address: api.client_address(head),
+        deadline: Deadline::ours(tokio::time::Instant::now()),
+    };
+    let announced = head.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+    let limit = BodyLimit {
+        octets: api.max_body_bytes,
+        refusal: Refusal::body_too_large,
+    };
+    let body = read_body(api, announced, body, limit);
+    let decode = |body: &[u8]| {
+        let values = head.headers().get_all(AUTHORIZATION);
+        let tokens = values.map(HeaderValue::as_bytes).collect();
+        Ok(decode(body, tokens)?)
+    };
+    let result = issue(api, &caller, body, decode).await;
+    if let Ok(issued) = &result {
+        let line = super::observe::IssuedLine::new(issued, version);
+        head.extensions_mut().insert(line);
+    }
+    result
+}
+
+/// Who asks for a certificate, and how.
+pub(super) struct Caller {
+    /// The interface, as metrics name it.
+    pub(super) interface: &'static str,
+    /// Whom requests are counted for; nobody whose connection is gone.
+    pub(super) address: Option<IpAddr>,
+    /// Until when there must be an answer.
+    pub(super) deadline: Deadline,
+}
+
+/// Reads, decodes, issues and counts: what every interface shares.
+pub(super) async fn issue(
+    api: &Api,
+    caller: &Caller,
+    body: impl Future<Output = Result<Vec<u8>, Refusal>>,
+    decode: impl FnOnce(&[u8]) -> Result<SigningRequest, Refusal>,
+) -> Result<IssuedCertificate, Refusal> {
     let start = Instant::now();
-    let deadline = tokio::time::Instant::from_std(start + DEADLINE);
-    let result = survive(api, serve(api, head, body, decode, deadline)).await;
+    let result = survive(api, serve(api, caller, body, decode)).await;
     let result = result.and_then(|served| served);
     match &result {
         Ok(issued) => {
@@ -201,11 +248,9 @@ pub(super) async fn issue(
                 key: issued.key_label,
                 proof: issued.proof_label,
                 sct: if issued.is_logged { "embedded" } else { "none" },
-                api: version,
+                api: caller.interface,
             };
             api.metrics.issued(&counted, start.elapsed());
-            head.extensions_mut()
-                .insert(super::observe::IssuedLine::new(issued, version));
         }
         Err(refusal) => {
             let reason = refusal.reason().unwrap_or(crate::reason::Reason::Internal);
@@ -226,34 +271,30 @@ pub(super) async fn issue(
 /// Within the deadline: reads a body, decodes it, issues.
 async fn serve(
     api: &Api,
-    head: &HttpRequest,
-    body: web::Payload,
-    decode: Decode,
-    deadline: tokio::time::Instant,
+    caller: &Caller,
+    body: impl Future<Output = Result<Vec<u8>, Refusal>>,
+    decode: impl FnOnce(&[u8]) -> Result<SigningRequest, Refusal>,
 ) -> Result<IssuedCertificate, Refusal> {
-    if let Some(client) = api.client_address(head) {
+    if let Some(client) = caller.address {
         api.rates.check_address(client, api.ca.clock.now())?;
     }
-    let body = timeout_at(deadline, read_body(api, head, body))
-        .await
-        .unwrap_or_else(|_| Err(Refusal::body_too_slow()))?;
+    let deadline = caller.deadline;
+    let body = deadline.of(body, Refusal::body_too_slow).await??;
     // Whoever waits for the rest of a body takes no place: it costs an attacker nothing to send slowly.
     let _admitted = api.admission.enter().ok_or_else(Refusal::overloaded)?;
-    let tokens = head
-        .headers()
-        .get_all(AUTHORIZATION)
-        .map(HeaderValue::as_bytes)
-        .collect();
     let start = Instant::now();
-    let request = decode(&body, tokens)?;
+    let request = decode(&body)?;
     api.metrics.stage(Stage::Parse, start.elapsed());
-    match timeout_at(deadline, api.ca.issue(request)).await {
-        Ok(Ok(issued)) => Ok(issued),
-        Ok(Err(FailedIssuance {
+    match deadline
+        .of(api.ca.issue(request), Refusal::deadline)
+        .await?
+    {
+        Ok(issued) => Ok(issued),
+        Err(FailedIssuance {
             issuer_id,
             iss_claim,
             error,
-        })) => {
+        }) => {
             let text = chain_of(&error);
             let refusal = Refusal::from(error);
             let for_log = ForLog {
@@ -264,7 +305,6 @@ async fn serve(
             };
             Err(refusal.with_log(for_log))
         }
-        Err(_) => Err(Refusal::deadline()),
     }
 }
 
@@ -306,17 +346,26 @@ fn chain_of(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Reads a body, never more of it than the limit.
-async fn read_body(
+/// How long a body may be.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimit {
+    /// In octets.
+    pub(super) octets: usize,
+    /// What is said to a longer one.
+    pub(super) refusal: fn(usize) -> Refusal,
+}
+
+/// Reads a body, never more of it than the limit. `announced` is the length that its head tells.
+pub(super) async fn read_body<E>(
     api: &Api,
-    head: &HttpRequest,
-    mut body: web::Payload,
+    announced: Option<u64>,
+    body: impl Stream<Item = Result<Bytes, E>>,
+    limit: BodyLimit,
 ) -> Result<Vec<u8>, Refusal> {
-    let limit = api.max_body_bytes;
-    let announced = head.headers().get(actix_web::http::header::CONTENT_LENGTH);
-    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(Refusal::body_too_large(limit));
+    let mut body = std::pin::pin!(body);
+    let too_large = || (limit.refusal)(limit.octets);
+    if announced.is_some_and(|length| length > limit.octets as u64) {
+        return Err(too_large());
     }
     // What is only announced takes no memory.
     let announced = announced.and_then(|length| usize::try_from(length).ok());
@@ -324,8 +373,8 @@ async fn read_body(
     let mut long_body = None;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Refusal::body_incomplete())?;
-        if bytes.len() + chunk.len() > limit {
-            return Err(Refusal::body_too_large(limit));
+        if bytes.len() + chunk.len() > limit.octets {
+            return Err(too_large());
         }
         if long_body.is_none() && bytes.len() + chunk.len() > USUAL_BODY {
             long_body = Some(api.long_bodies.enter().ok_or_else(Refusal::overloaded)?);

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use crate::api::fulcio::issue;
+use crate::api::fulcio::issue_over_http;
 use crate::api::{Api, request, respond};
 use crate::x509::chain::certificate_pem;
 
@@ -19,7 +19,7 @@ pub(super) async fn signing_cert(
     head: HttpRequest,
     body: web::Payload,
 ) -> HttpResponse {
-    let result = issue(
+    let result = issue_over_http(
         &api,
         &head,
         body,

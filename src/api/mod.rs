@@ -12,10 +12,11 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{FORWARDED, HeaderName, X_FORWARDED_FOR};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpRequest, HttpResponse, Route, web};
 use futures_util::FutureExt;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::ca::CertificateAuthority;
 use crate::limits::{self, Admission, Networks, RateLimiter};
@@ -26,6 +27,7 @@ use crate::readiness::Readiness;
 pub mod ct;
 pub mod fulcio;
 pub mod fulcio_legacy;
+pub mod grpc;
 pub mod observe;
 pub mod ops;
 pub mod outcome;
@@ -38,6 +40,39 @@ use outcome::Refusal;
 /// From the first byte of a request's head to the last of its answer: the time within which every request is answered.
 /// The quickest client gives up after 5 s.
 pub const DEADLINE: Duration = Duration::from_secs(4);
+
+/// When an answer is due.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    /// Whether it is sooner than ours, because the client says so.
+    is_clients: bool,
+}
+
+impl Deadline {
+    /// Ours, for a request that began at `start`.
+    fn ours(start: Instant) -> Self {
+        Self {
+            at: start + DEADLINE,
+            is_clients: false,
+        }
+    }
+
+    /// What a future comes to by then; else the refusal, or that the client has given up, if it has.
+    async fn of<T>(
+        self,
+        future: impl Future<Output = T>,
+        refusal: fn() -> Refusal,
+    ) -> Result<T, Refusal> {
+        timeout_at(self.at, future).await.map_err(|_| {
+            if self.is_clients {
+                Refusal::given_up()
+            } else {
+                refusal()
+            }
+        })
+    }
+}
 
 /// How much an error answer tells.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, clap::ValueEnum)]
@@ -73,6 +108,10 @@ pub struct Api {
     pub admission: Admission,
     /// Bodies that are read at the same time and are longer than those of clients.
     pub long_bodies: Admission,
+    /// Calls over gRPC whose answers go on.
+    pub streams: Arc<Semaphore>,
+    /// What tells gRPC clients which services there are, if they are to know.
+    pub reflection: Option<grpc::Reflection>,
     /// How often an address may ask, and all of them.
     pub rates: Arc<RateLimiter>,
     /// Whose word about the client's address is taken.
@@ -194,26 +233,31 @@ impl Api {
     /// The address that a request is counted and logged under. `None`: the connection is gone.
     #[must_use]
     pub fn client_address(&self, request: &HttpRequest) -> Option<IpAddr> {
-        let peer = request.peer_addr()?.ip();
-        let values = |name: HeaderName| {
-            let values: Vec<&str> = request
-                .headers()
-                .get_all(name)
-                // What is not text is no address either, and must not vanish from between those that are.
+        let values = |name: &'static str| {
+            let values = request.headers().get_all(name);
+            // What is not text is no address either, and must not vanish from between those that are.
+            values
                 .map(|value| value.to_str().unwrap_or_default())
-                .collect();
-            values.into_iter()
+                .collect()
         };
-        Some(if self.trusted_proxies.is_empty() {
-            peer
-        } else {
-            limits::client_address(
-                peer,
-                &self.trusted_proxies,
-                values(X_FORWARDED_FOR),
-                values(FORWARDED),
-            )
-        })
+        Some(self.address_behind(request.peer_addr()?.ip(), values))
+    }
+
+    /// The address behind a peer, by what header fields of a name say if the peer is a trusted proxy.
+    fn address_behind<'a>(
+        &self,
+        peer: IpAddr,
+        values: impl Fn(&'static str) -> Vec<&'a str>,
+    ) -> IpAddr {
+        if self.trusted_proxies.is_empty() {
+            return peer;
+        }
+        limits::client_address(
+            peer,
+            &self.trusted_proxies,
+            values("x-forwarded-for").into_iter(),
+            values("forwarded").into_iter(),
+        )
     }
 
     /// Whether the server has begun to stop.

@@ -1,6 +1,7 @@
 //! What surrounds every request: its id, CORS, its metrics, and its one log line.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -8,7 +9,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::uri::{PathAndQuery, Uri};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{Error, HttpMessage, HttpResponse, web};
 
 use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
@@ -16,6 +17,7 @@ use crate::ca::IssuedCertificate;
 use crate::hex::hex;
 use crate::identity::excerpt::Excerpt;
 use crate::metrics;
+use crate::random::Random;
 use crate::reason::Reason;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,18 +61,21 @@ pub async fn observe<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
     let start = Instant::now();
     merge_leading_slashes(&mut request);
-    let request_id = request_id(&request);
-    let _in_flight = request
-        .app_data::<web::Data<Api>>()
-        .map(|api| (api.metrics).begin_http_request(Endpoint::of_path(request.path()).name));
+    let Some(api) = request.app_data::<web::Data<Api>>().cloned() else {
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_left_body);
+    };
+    let given_id = request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes);
+    let request_id = request_id(api.random.as_ref(), given_id);
+    let endpoint = Endpoint::of_path(request.path());
+    let _in_flight = api.metrics.begin_http_request(endpoint.name);
     // A preflight says itself what it allows.
     let is_readable = request.headers().contains_key(header::ORIGIN) && !is_preflight(&request);
 
     let answered_here = if head_bytes(&request) > MAX_HEAD_BYTES {
-        let detail = request
-            .app_data::<web::Data<Api>>()
-            .map(|api| api.error_detail);
-        Some(Refusal::head_too_large(MAX_HEAD_BYTES).into_response(detail.unwrap_or_default()))
+        Some(Refusal::head_too_large(MAX_HEAD_BYTES).into_response(api.error_detail))
     } else {
         is_preflight(&request).then(|| preflight(request.headers()))
     };
@@ -94,7 +99,7 @@ pub async fn observe<B: MessageBody + 'static>(
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert(REQUEST_ID, value);
     }
-    account(&response, &request_id, start);
+    account(&api, &response, &request_id, start);
     Ok(response)
 }
 
@@ -118,23 +123,18 @@ fn merge_leading_slashes(request: &mut ServiceRequest) {
     }
 }
 
-fn request_id(request: &ServiceRequest) -> String {
+/// The id that a client gave its request, if it is one; else another.
+pub(super) fn request_id(random: &dyn Random, given: Option<&[u8]>) -> String {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let given = request
-        .headers()
-        .get(REQUEST_ID)
-        .map(HeaderValue::as_bytes)
-        .filter(|given| {
-            (1..=MAX_REQUEST_ID).contains(&given.len()) && given.iter().copied().all(is_allowed)
-        });
+    let given = given.filter(|given| {
+        (1..=MAX_REQUEST_ID).contains(&given.len()) && given.iter().copied().all(is_allowed)
+    });
     if let Some(Ok(given)) = given.map(std::str::from_utf8) {
         return given.to_owned();
     }
     let mut drawn = [0; 8];
-    if let Some(api) = request.app_data::<web::Data<Api>>() {
-        // Without randomness the id is all zeros: it identifies nothing then, and nothing depends on it.
-        let _ = api.random.fill(&mut drawn);
-    }
+    // Without randomness the id is all zeros: it identifies nothing then, and nothing depends on it.
+    let _ = random.fill(&mut drawn);
     hex(&drawn)
 }
 
@@ -201,7 +201,12 @@ fn announced_length(headers: &HeaderMap) -> u64 {
 }
 
 /// Counts a request and writes its log line.
-fn account<B: MessageBody>(response: &ServiceResponse<B>, request_id: &str, start: Instant) {
+fn account<B: MessageBody>(
+    api: &Api,
+    response: &ServiceResponse<B>,
+    request_id: &str,
+    start: Instant,
+) {
     let request = response.request();
     let endpoint = Endpoint::of_path(request.path());
     let refused = response.response().extensions().get::<Refused>().cloned();
@@ -225,120 +230,134 @@ fn account<B: MessageBody>(response: &ServiceResponse<B>, request_id: &str, star
             (procedure, code)
         }),
     };
-    if let Some(api) = request.app_data::<web::Data<Api>>() {
-        api.metrics.http_request(&observed);
-    }
-    write_line(
-        request,
+    api.metrics.http_request(&observed);
+    let user_agent = request.headers().get(header::USER_AGENT);
+    let line = Line {
         request_id,
-        &observed,
-        refused.as_ref(),
-        endpoint.is_quiet,
-    );
+        endpoint: observed.endpoint,
+        method: observed.method,
+        status: Some(observed.status),
+        grpc_code: None,
+        duration: observed.duration,
+        client: api.client_address(request),
+        user_agent: user_agent.and_then(|value| value.to_str().ok()),
+        issued: request.extensions().get::<IssuedLine>().cloned(),
+        refused,
+        is_quiet: endpoint.is_quiet && observed.status < 400,
+    };
+    line.write(api);
 }
 
-/// Writes the one log line of a request, which says no more of the client than where it is and what it is.
-fn write_line(
-    request: &HttpRequest,
-    request_id: &str,
-    observed: &metrics::HttpRequest,
-    refused: Option<&Refused>,
-    is_quiet: bool,
-) {
-    let metrics::HttpRequest {
-        endpoint,
-        method,
-        status,
-        duration,
-        ..
-    } = *observed;
-    let duration_ms = duration.as_secs_f64() * 1000.0;
-    let client_ip = request
-        .app_data::<web::Data<Api>>()
-        .and_then(|api| api.client_address(request))
-        .map(tracing::field::display);
-    let user_agent = request
-        .headers()
-        .get(header::USER_AGENT)
-        .and_then(|value| value.to_str().ok());
-    let user_agent = user_agent.map(|text| text.get(..MAX_USER_AGENT).unwrap_or(text));
-    /// A line of the given level, with what every line has.
-    macro_rules! line {
+/// The one log line of a request, which says no more of the client than where it is and what it is.
+pub(super) struct Line<'a> {
+    pub(super) request_id: &'a str,
+    pub(super) endpoint: &'static str,
+    /// That of HTTP/1.1, or `grpc`.
+    pub(super) method: &'static str,
+    /// The status of HTTP.
+    pub(super) status: Option<u16>,
+    /// The name of the status of gRPC.
+    pub(super) grpc_code: Option<&'static str>,
+    pub(super) duration: Duration,
+    pub(super) client: Option<IpAddr>,
+    pub(super) user_agent: Option<&'a str>,
+    pub(super) issued: Option<IssuedLine>,
+    pub(super) refused: Option<Refused>,
+    /// Whether the line is only for debugging.
+    pub(super) is_quiet: bool,
+}
+
+impl Line<'_> {
+    pub(super) fn write(&self, api: &Api) {
+        let Self {
+            request_id,
+            endpoint,
+            method,
+            status,
+            grpc_code,
+            client,
+            user_agent,
+            ..
+        } = *self;
+        let duration_ms = self.duration.as_secs_f64() * 1000.0;
+        let client_ip = client.map(tracing::field::display);
+        let user_agent = user_agent.map(|text| text.get(..MAX_USER_AGENT).unwrap_or(text));
+        /// A line of the given level, with what every line has.
+        macro_rules! line {
         ($level:ident, $event:literal, $message:literal $(, $($field:tt)+)?) => {
             tracing::$level!(
-                event = $event, request_id, endpoint, method, status, duration_ms, client_ip, user_agent,
+                event = $event, request_id, endpoint, method, status, grpc_code, duration_ms, client_ip, user_agent,
                 $($($field)+,)? $message
             )
         };
     }
-    let extensions = request.extensions();
-    match (extensions.get::<IssuedLine>(), refused) {
-        (
-            Some(IssuedLine {
-                issuer,
-                serial,
-                leaf_index,
-                api,
-            }),
-            _,
-        ) => {
-            let (issuer, serial) = (&**issuer, serial.as_str());
-            line!(
-                info,
-                "certificate_issued",
-                "certificate issued",
-                api,
-                issuer,
-                serial,
-                leaf_index
-            );
-        }
-        (
-            None,
-            Some(Refused {
-                reason: Some(reason),
-                detail,
-                for_log,
-                ..
-            }),
-        ) => {
-            let detail = loggable(*reason, detail.as_deref());
-            let issuer = for_log.issuer.as_deref();
-            let iss_claim = for_log.iss_claim.as_ref().map(Excerpt::unquoted);
-            if status >= 500 {
-                let api = request.app_data::<web::Data<Api>>();
-                let admitted = api.map(|api| api.repeats.admit(*reason, Instant::now()));
-                let Some(suppressed) = admitted.unwrap_or(Some(0)) else {
-                    return;
-                };
-                let (reason, error) = (reason.as_str(), for_log.error.as_deref());
-                let suppressed = (suppressed > 0).then_some(suppressed);
-                line!(
-                    error,
-                    "request_failed",
-                    "the request could not be served",
-                    reason,
-                    detail,
+        match (&self.issued, &self.refused) {
+            (
+                Some(IssuedLine {
                     issuer,
-                    iss_claim,
-                    error,
-                    suppressed
-                );
-            } else {
-                let reason = reason.as_str();
+                    serial,
+                    leaf_index,
+                    api,
+                }),
+                _,
+            ) => {
+                let (issuer, serial) = (&**issuer, serial.as_str());
                 line!(
-                    warn,
-                    "request_refused",
-                    "request refused",
-                    reason,
-                    detail,
+                    info,
+                    "certificate_issued",
+                    "certificate issued",
+                    api,
                     issuer,
-                    iss_claim
+                    serial,
+                    leaf_index
                 );
             }
+            (
+                None,
+                Some(Refused {
+                    reason: Some(reason),
+                    detail,
+                    is_our_fault,
+                    for_log,
+                    ..
+                }),
+            ) => {
+                let detail = loggable(*reason, detail.as_deref());
+                let issuer = for_log.issuer.as_deref();
+                let iss_claim = for_log.iss_claim.as_ref().map(Excerpt::unquoted);
+                if *is_our_fault {
+                    let Some(suppressed) = api.repeats.admit(*reason, Instant::now()) else {
+                        return;
+                    };
+                    let (reason, error) = (reason.as_str(), for_log.error.as_deref());
+                    let suppressed = (suppressed > 0).then_some(suppressed);
+                    line!(
+                        error,
+                        "request_failed",
+                        "the request could not be served",
+                        reason,
+                        detail,
+                        issuer,
+                        iss_claim,
+                        error,
+                        suppressed
+                    );
+                } else {
+                    let reason = reason.as_str();
+                    line!(
+                        warn,
+                        "request_refused",
+                        "request refused",
+                        reason,
+                        detail,
+                        issuer,
+                        iss_claim
+                    );
+                }
+            }
+            (None, _) if self.is_quiet => line!(debug, "http_request", "request answered"),
+            (None, _) => line!(info, "http_request", "request answered"),
         }
-        (None, _) if is_quiet && status < 400 => line!(debug, "http_request", "request answered"),
-        (None, _) => line!(info, "http_request", "request answered"),
     }
 }
 

@@ -24,7 +24,7 @@ pub const READYZ: &str = "/readyz";
 const OPENAPI_TEXT: &str = include_str!("../../openapi.yaml");
 
 /// The services that a health check may name; none means the whole process.
-const SERVICES: [&str; 3] = [
+pub(super) const SERVICES: [&str; 3] = [
     "",
     "dev.sigstore.fulcio.v2.CA",
     "dev.sigstore.fulcio.v1beta.CA",

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::http::{ConnectionType, StatusCode};
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::api::ErrorDetail;
 use crate::api::request::RequestError;
@@ -22,7 +24,8 @@ use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 
 /// The header that carries the reason code.
-pub const REASON_HEADER: HeaderName = HeaderName::from_static("mayfly-reason");
+pub const REASON_HEADER: HeaderName = HeaderName::from_static(REASON_NAME);
+const REASON_NAME: &str = "mayfly-reason";
 
 /// A gRPC status code (`google.rpc.Code`) with the HTTP status that goes with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,7 +43,7 @@ impl Code {
 
     /// The client's request is wrong.
     pub const INVALID_ARGUMENT: Self = Self::new(3, StatusCode::BAD_REQUEST);
-    /// The client sent its request too slowly.
+    /// The client sent its request too slowly, or does not wait for the answer any longer.
     pub const DEADLINE_EXCEEDED: Self = Self::new(4, StatusCode::REQUEST_TIMEOUT);
     /// There is nothing at this path.
     pub const NOT_FOUND: Self = Self::new(5, StatusCode::NOT_FOUND);
@@ -48,10 +51,16 @@ impl Code {
     pub const TOO_LARGE: Self = Self::new(3, StatusCode::PAYLOAD_TOO_LARGE);
     /// The request's head is larger than the limit.
     pub const HEAD_TOO_LARGE: Self = Self::new(3, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    /// A message of gRPC is larger than the limit.
+    pub const MESSAGE_TOO_LARGE: Self = Self::new(8, StatusCode::PAYLOAD_TOO_LARGE);
     /// Too many requests.
     pub const RESOURCE_EXHAUSTED: Self = Self::new(8, StatusCode::TOO_MANY_REQUESTS);
     /// This path takes other methods.
     pub const METHOD_NOT_ALLOWED: Self = Self::new(12, StatusCode::METHOD_NOT_ALLOWED);
+    /// There is no such procedure, or it is asked for in a way that is not understood.
+    pub const UNIMPLEMENTED: Self = Self::new(12, StatusCode::NOT_IMPLEMENTED);
+    /// HTTP/2 carries gRPC, and nothing else.
+    pub const VERSION_NOT_SUPPORTED: Self = Self::new(12, StatusCode::HTTP_VERSION_NOT_SUPPORTED);
     /// We failed.
     pub const INTERNAL: Self = Self::new(13, StatusCode::INTERNAL_SERVER_ERROR);
     /// We, or what we depend on, cannot serve now.
@@ -92,6 +101,8 @@ pub struct ForLog {
 pub struct Refused {
     /// The gRPC code.
     pub grpc: u8,
+    /// Whether the server or something behind it failed, and not the request.
+    pub is_our_fault: bool,
     /// Why.
     pub reason: Option<Reason>,
     /// What was wrong, for the log.
@@ -144,6 +155,48 @@ impl Refusal {
         let detail = format!("the limit is {limit} octets");
         Self::new(Code::TOO_LARGE, "http: request body too large")
             .with(Reason::BodyTooLarge, detail)
+    }
+
+    /// The message of gRPC is longer than `limit` octets.
+    #[must_use]
+    pub fn message_too_large(limit: usize) -> Self {
+        let detail = format!("the limit is {limit} octets");
+        let fixed = "grpc: received message larger than max";
+        Self::new(Code::MESSAGE_TOO_LARGE, fixed).with(Reason::BodyTooLarge, detail)
+    }
+
+    /// What came is not one message of gRPC.
+    #[must_use]
+    pub fn malformed_message(what: impl Into<String>) -> Self {
+        let fixed = "grpc: error unmarshalling request";
+        Self::new(Code::INVALID_ARGUMENT, fixed).with(Reason::MalformedRequest, what.into())
+    }
+
+    /// Nothing of what gRPC might offer has this name or form.
+    #[must_use]
+    pub fn unimplemented(what: &'static str) -> Self {
+        Self::new(Code::UNIMPLEMENTED, what)
+    }
+
+    /// The client does not wait any longer, as it said.
+    #[must_use]
+    pub fn given_up() -> Self {
+        Self::new(Code::DEADLINE_EXCEEDED, "context deadline exceeded")
+            .with(Reason::Overloaded, None)
+    }
+
+    /// HTTP/2 carries gRPC, and this request is of something else.
+    #[must_use]
+    pub fn http_1_1_only() -> Self {
+        let text = "HTTP/2 carries gRPC alone here; use HTTP/1.1 for this";
+        Self::new(Code::VERSION_NOT_SUPPORTED, text)
+    }
+
+    /// HTTP/1.1 on the port of gRPC.
+    #[must_use]
+    pub fn grpc_only() -> Self {
+        let text = "this port is for gRPC; the API is served on another one";
+        Self::new(Code::VERSION_NOT_SUPPORTED, text)
     }
 
     /// Request line and header fields are longer than `limit` octets.
@@ -264,12 +317,54 @@ impl Refusal {
         }
     }
 
+    /// The body of the response: Fulcio's error object.
+    #[must_use]
+    pub fn json(&self, detail: ErrorDetail) -> String {
+        serde_json::json!({ "code": self.code.grpc, "message": self.message(detail), "details": [] })
+            .to_string()
+    }
+
+    /// The seconds after which the client should come back, if it should.
+    fn seconds_until_retry(&self) -> Option<u64> {
+        let seconds = self.retry_after.map(|time| time.as_secs());
+        // Nobody is told to come back without being told when.
+        let is_passing = self.code.http == StatusCode::SERVICE_UNAVAILABLE;
+        seconds.or_else(|| is_passing.then_some(1))
+    }
+
+    /// The answer over gRPC, and what there is to tell of it. Reason and time of return are metadata of the names that
+    /// they have as headers; the time also under the name by which gRPC clients with a retry policy know it.
+    #[must_use]
+    pub fn into_status(self, detail: ErrorDetail) -> (Status, Refused) {
+        let mut metadata = MetadataMap::new();
+        if let (Some(reason), ErrorDetail::Reason) = (self.reason, detail) {
+            let reason = MetadataValue::from_static(reason.as_str());
+            metadata.insert(REASON_NAME, reason);
+        }
+        if let Some(seconds) = self.seconds_until_retry() {
+            metadata.insert("retry-after", seconds.into());
+            metadata.insert("grpc-retry-pushback-ms", (seconds * 1000).into());
+        }
+        let code = tonic::Code::from(i32::from(self.code.grpc));
+        let status = Status::with_metadata(code, self.message(detail), metadata);
+        (status, self.into_refused())
+    }
+
+    fn into_refused(self) -> Refused {
+        Refused {
+            grpc: self.code.grpc,
+            is_our_fault: self.is_our_fault(),
+            reason: self.reason,
+            detail: self.detail,
+            for_log: self.for_log,
+        }
+    }
+
     /// The response: Fulcio's error object as JSON, whatever the client accepts.
     #[must_use]
     pub fn into_response(self, detail: ErrorDetail) -> HttpResponse {
-        let body = serde_json::json!({ "code": self.code.grpc, "message": self.message(detail), "details": [] });
         let mut response =
-            HttpResponse::with_body(self.code.http, body.to_string()).map_into_boxed_body();
+            HttpResponse::with_body(self.code.http, self.json(detail)).map_into_boxed_body();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let (Some(reason), ErrorDetail::Reason) = (self.reason, detail) {
@@ -278,10 +373,7 @@ impl Refusal {
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        let seconds = self.retry_after.map(|time| time.as_secs());
-        // Nobody is told to come back without being told when.
-        let is_passing = self.code.http == StatusCode::SERVICE_UNAVAILABLE;
-        if let Some(seconds) = seconds.or_else(|| is_passing.then_some(1)) {
+        if let Some(seconds) = self.seconds_until_retry() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.reason == Some(Reason::Internal) {
@@ -290,13 +382,7 @@ impl Refusal {
                 .head_mut()
                 .set_connection_type(ConnectionType::Close);
         }
-        let refused = Refused {
-            grpc: self.code.grpc,
-            reason: self.reason,
-            detail: self.detail,
-            for_log: self.for_log,
-        };
-        response.extensions_mut().insert(refused);
+        response.extensions_mut().insert(self.into_refused());
         response
     }
 }
@@ -319,6 +405,7 @@ impl From<RequestError> for Refusal {
                 return Self::new(Code::INVALID_ARGUMENT, error.to_string())
                     .with(error.reason(), None);
             }
+            RequestError::Protobuf(error) => return Self::malformed_message(error.to_string()),
         };
         Self::new(Code::INVALID_ARGUMENT, fixed).with(error.reason(), error.to_string())
     }

@@ -1,4 +1,4 @@
-//! Request bodies of the signing endpoints: from JSON to a [`SigningRequest`].
+//! Request bodies of the signing endpoints: from JSON, or a message of gRPC, to a [`SigningRequest`].
 //!
 //! Reads what Fulcio's protobuf JSON decoder reads: `null` is absence, unknown members are skipped, bytes are base64 of
 //! either alphabet; a member given twice is an error. The body is read in one pass, and no message repeats what it holds.
@@ -8,10 +8,12 @@ use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use prost::Message as _;
 use serde::de::{self, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
 use crate::ca::request::{IdToken, KeyEncoding, ProofOfPossession, SigningRequest};
+use crate::proto::fulcio;
 use crate::reason::Reason;
 
 /// How deep objects and arrays may be nested, in members that are skipped too.
@@ -23,6 +25,9 @@ pub enum RequestError {
     /// Not the JSON that the endpoint takes; what was expected, with line and column.
     #[error("the request body is not valid: {0}")]
     Json(#[from] serde_json::Error),
+    /// Not the message that the procedure takes.
+    #[error(transparent)]
+    Protobuf(#[from] prost::DecodeError),
     /// There is no token.
     #[error("the request has no ID token; {expected}")]
     NoToken {
@@ -42,7 +47,7 @@ impl RequestError {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
-            Self::Json(_) => Reason::MalformedRequest,
+            Self::Json(_) | Self::Protobuf(_) => Reason::MalformedRequest,
             Self::NoToken { .. } | Self::SeveralAuthorizations => Reason::MissingToken,
             Self::NoKey => Reason::MalformedPublicKey,
         }
@@ -105,6 +110,59 @@ pub fn decode_v1<'a>(
     };
     let token = header_token(authorizations, "send `Authorization: Bearer <token>`")?;
     Ok(SigningRequest { token, proof })
+}
+
+/// Decodes the message of `CreateSigningCertificate`. `tokens` are the values of the metadata `oidcidentitytoken`, which count
+/// when the message has no token and there is one of them; after them the one of `authorizations` counts.
+///
+/// # Errors
+/// See [`RequestError`].
+pub fn decode_grpc<'a>(
+    message: &[u8],
+    tokens: impl IntoIterator<Item = &'a [u8]>,
+    authorizations: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<SigningRequest, RequestError> {
+    let message = fulcio::CreateSigningCertificateRequest::decode(message)?;
+    let in_message = message.credentials.and_then(|credentials| {
+        let fulcio::credentials::Credentials::OidcIdentityToken(token) = credentials.credentials?;
+        Some(token)
+    });
+    let token = match in_message {
+        Some(token) if !token.trim_ascii().is_empty() => trimmed(token),
+        _ => metadata_token(tokens).map_or_else(
+            || {
+                let expected = "send `credentials.oidc_identity_token`, or the metadata `authorization: Bearer <token>`";
+                header_token(authorizations, expected)
+            },
+            Ok,
+        )?,
+    };
+    use fulcio::create_signing_certificate_request::Key;
+    let proof = match message.key {
+        Some(Key::CertificateSigningRequest(pem)) if !pem.is_empty() => {
+            let pem = Zeroizing::new(pem);
+            ProofOfPossession::CertificateRequest { pem }
+        }
+        Some(Key::PublicKeyRequest(request)) => ProofOfPossession::Challenge {
+            public_key: Zeroizing::new(request.public_key.unwrap_or_default().content.into_bytes()),
+            encoding: KeyEncoding::Pem,
+            signature: request.proof_of_possession,
+        },
+        Some(Key::CertificateSigningRequest(_)) | None => ProofOfPossession::Challenge {
+            public_key: Zeroizing::default(),
+            encoding: KeyEncoding::Pem,
+            signature: Vec::new(),
+        },
+    };
+    Ok(SigningRequest { token, proof })
+}
+
+/// The token in the one value of the metadata for it; several count as none.
+fn metadata_token<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<IdToken> {
+    let mut values = values.into_iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    let token = std::str::from_utf8(value).ok()?.trim_ascii();
+    (!token.is_empty()).then(|| IdToken::new(token.to_owned()))
 }
 
 /// Reads the token of the one `Authorization` header: `Bearer <token>`, in any case, or the token alone.

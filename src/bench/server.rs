@@ -96,6 +96,7 @@ impl OwnServer {
             .arg(instance.join("mayfly.yaml"))
             .args(["--listen", &address.to_string()])
             .args(["--metrics-listen", &metrics_address.to_string()])
+            .args(["--grpc-listen", "off"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log_file)

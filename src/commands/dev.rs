@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Failure, self_test, serve};
 use crate::ca::hierarchy::Names;
-use crate::config::{InstanceState, PublicUrl, ServerConfig, Settings, parse_address};
+use crate::config::{GrpcListen, InstanceState, PublicUrl, ServerConfig, Settings, parse_address};
 use crate::dev::DevIssuers;
 use crate::dev::oidc::TestKeys;
 use crate::instance::NewInstance;
@@ -98,6 +98,8 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         identity_config: Some(identity_config),
         listen: Some(listen),
         metrics_listen: Some(metrics_listen),
+        grpc_listen: Some(GrpcListen(None)),
+        grpc_reflection: Some(true),
         ..Settings::default()
     };
     let config = ServerConfig::new(settings)?;
@@ -201,7 +203,7 @@ fn print_welcome(url: &str, metrics: &str, out: &Path, data_dir: &Path, is_kept:
         "
 Mayfly is serving a certificate authority of your own, with its transparency log.
 
-  API and log     {url}
+  API and log     {url} (gRPC too)
   test issuer     {url}/dev/oidc
   metrics         {metrics}
   trust files     {out}/

@@ -30,6 +30,7 @@ mod admin;
 mod bench;
 mod cert;
 mod check_config;
+mod completions;
 mod config;
 mod dev;
 mod diff_config;
@@ -38,6 +39,7 @@ mod healthcheck;
 mod import;
 mod init;
 mod log;
+mod man;
 mod presets;
 mod schema;
 mod self_test;
@@ -113,6 +115,11 @@ enum Command {
     /// Measure speed and memory
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Print what a shell completes of these commands and their flags
+    #[command(after_help = completions::AFTER_HELP)]
+    Completions(completions::Arguments),
+    /// Write manual pages, one for each command
+    Man(man::Arguments),
 }
 
 /// A command that did not succeed: what to print, and the exit code.
@@ -399,6 +406,8 @@ pub fn run() -> ExitCode {
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     // What was logged stands before what is said last.
     logging::flush();

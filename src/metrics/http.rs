@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use prometheus::{
     Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -53,6 +54,18 @@ struct ProcedureSeries {
     sent: Option<IntCounter>,
     handled: IntCounter,
     handling: Histogram,
+}
+
+impl ProcedureSeries {
+    fn record(&self, seconds: f64) {
+        self.started.inc();
+        self.received.inc();
+        if let Some(sent) = &self.sent {
+            sent.inc();
+        }
+        self.handled.inc();
+        self.handling.observe(seconds);
+    }
 }
 
 /// A request that is being answered; counts as such until it is dropped.
@@ -136,7 +149,10 @@ impl HttpMetrics {
             )?,
             series: RwLock::default(),
         };
-        for Procedure { service, method } in Procedure::INITIALISED {
+        for procedure in Procedure::INITIALISED {
+            let Procedure {
+                service, method, ..
+            } = procedure;
             let labels = ["unary", service, method];
             metrics.grpc_started.with_label_values(&labels);
             metrics.grpc_received.with_label_values(&labels);
@@ -178,13 +194,29 @@ impl HttpMetrics {
             .response_bytes
             .observe(as_f64(request.response_bytes));
         if let Some(procedure) = &series.procedure {
-            procedure.started.inc();
-            procedure.received.inc();
-            if let Some(sent) = &procedure.sent {
-                sent.inc();
-            }
-            procedure.handled.inc();
-            procedure.handling.observe(seconds);
+            procedure.record(seconds);
+        }
+    }
+
+    pub(super) fn record_call(&self, procedure: Procedure, code: u8, duration: Duration) {
+        self.make_procedure(procedure, code)
+            .record(duration.as_secs_f64());
+    }
+
+    fn make_procedure(&self, procedure: Procedure, code: u8) -> ProcedureSeries {
+        let Procedure {
+            service,
+            method,
+            kind,
+        } = procedure;
+        let labels = [kind, service, method];
+        let handled = [kind, service, method, grpc_code_name(code)];
+        ProcedureSeries {
+            started: self.grpc_started.with_label_values(&labels),
+            received: self.grpc_received.with_label_values(&labels),
+            sent: (code == 0).then(|| self.grpc_sent.with_label_values(&labels)),
+            handled: self.grpc_handled.with_label_values(&handled),
+            handling: self.grpc_handling.with_label_values(&labels),
         }
     }
 
@@ -203,22 +235,8 @@ impl HttpMetrics {
             400..500 => "4xx",
             500.. => "5xx",
         };
-        let procedure = request.procedure.map(|(procedure, code)| {
-            let labels = ["unary", procedure.service, procedure.method];
-            let [kind, service, name] = labels;
-            ProcedureSeries {
-                started: self.grpc_started.with_label_values(&labels),
-                received: self.grpc_received.with_label_values(&labels),
-                sent: (code == 0).then(|| self.grpc_sent.with_label_values(&labels)),
-                handled: self.grpc_handled.with_label_values(&[
-                    kind,
-                    service,
-                    name,
-                    grpc_code_name(code),
-                ]),
-                handling: self.grpc_handling.with_label_values(&labels),
-            }
-        });
+        let procedure = request.procedure;
+        let procedure = procedure.map(|(procedure, code)| self.make_procedure(procedure, code));
         Series {
             api_latency: self.api_latency.with_label_values(&[code.as_str(), method]),
             http_requests: self

@@ -12,13 +12,13 @@ use crate::support::key::{self, TestKey};
 use crate::support::server::{EMAIL, TestServer, Traces, V1, V2};
 
 /// The PEM blocks of the server's chain, each without an end of line.
-fn chain(server: &TestServer) -> Vec<String> {
+pub(crate) fn chain(server: &TestServer) -> Vec<String> {
     let certificates = server.trust.chain.certificates();
     certificates.iter().map(Certificate::pem).collect()
 }
 
 /// Checks that a block is a certificate for this key and [`EMAIL`], by this server's CA and in its log.
-fn check_leaf(server: &TestServer, leaf: &str, key: &TestKey) {
+pub(crate) fn check_leaf(server: &TestServer, leaf: &str, key: &TestKey) {
     assert!(
         leaf.starts_with("-----BEGIN CERTIFICATE-----\n")
             && leaf.ends_with("\n-----END CERTIFICATE-----"),
@@ -38,7 +38,7 @@ fn check_leaf(server: &TestServer, leaf: &str, key: &TestKey) {
 }
 
 /// One certificate was signed twice, logged once, and counted.
-fn one_more(before: &Traces) -> Traces {
+pub(crate) fn one_more(before: &Traces) -> Traces {
     Traces {
         entries: before.entries + 1,
         submissions: before.submissions + 1,

@@ -9,8 +9,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("random", &[]),
     ("hex", &[]),
+    ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
+    ("proto", &[]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
@@ -26,7 +28,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "tlog",
-        &["clock", "keys", "metrics", "random", "reason", "store"],
+        &[
+            "clock", "keys", "metrics", "parallel", "random", "reason", "store",
+        ],
     ),
     // Layer 3: what the product is for.
     (
@@ -58,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "identity",
             "limits",
             "metrics",
+            "proto",
             "random",
             "readiness",
             "reason",
@@ -107,7 +112,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+        &["api", "ca", "ctlog", "keys", "limits", "logging", "trust"],
     ),
     (
         "instance",

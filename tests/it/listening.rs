@@ -60,7 +60,7 @@ fn connections_that_say_nothing_or_half_a_head_are_closed() {
 }
 
 #[test]
-fn http_2_is_told_to_come_back_with_http_1_1() {
+fn http_2_is_told_to_come_back_with_http_1_1_where_there_is_no_grpc() {
     let server = TestServer::start();
     // SETTINGS without settings, then GOAWAY with error 0xd (RFC 9113, sections 6.5 and 6.8).
     let expected = [
@@ -68,10 +68,10 @@ fn http_2_is_told_to_come_back_with_http_1_1() {
         &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13],
     ]
     .concat();
-    let mut at_once = Connection::open(server.address);
+    let mut at_once = Connection::open(server.metrics_address);
     at_once.write(PREFACE).unwrap();
     assert_eq!(at_once.rest(), expected);
-    let mut slowly = Connection::open(server.address);
+    let mut slowly = Connection::open(server.metrics_address);
     for octet in PREFACE {
         slowly.write(&[*octet]).unwrap();
     }
@@ -263,10 +263,10 @@ fn https_serves_what_http_serves() {
     }
     assert_eq!(server.traces().entries, 3);
 
-    let mut only_http_2 = tls.client(server.address, &[b"h2"]);
-    let error = only_http_2
-        .write_all(b"PRI")
-        .and_then(|()| only_http_2.read_exact(&mut [0]))
+    let mut other = tls.client(server.address, &[b"spdy/3"]);
+    let error = other
+        .write_all(b"GET")
+        .and_then(|()| other.read_exact(&mut [0]))
         .unwrap_err();
     assert!(
         error.to_string().contains("NoApplicationProtocol"),

@@ -23,6 +23,8 @@ mod diff_config;
 mod documents;
 mod entries;
 mod explain;
+mod fulcio;
+mod grpc;
 mod import;
 mod listening;
 mod log_commands;

@@ -489,6 +489,15 @@ fn what_clients_send_makes_no_series_of_metrics() {
         let names = lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()));
         names.collect::<BTreeSet<_>>()
     };
+    let issuers = server.get("/api/v2/configuration").json()["issuers"].clone();
+    wait_for("the keys of every issuer", || {
+        let metrics = server.metrics();
+        let of_issuers = metrics
+            .lines()
+            .filter(|line| line.starts_with("mayfly_oidc_issuer_up{"));
+        let up = of_issuers.filter(|line| line.ends_with(" 1")).count();
+        (up == issuers.as_array().unwrap().len()).then_some(())
+    });
     let mut connection = Connection::open(server.address);
     let methods = [
         "GET", "POST", "PUT", "DELETE", "PATCH", "FOO", "BAR", "options",

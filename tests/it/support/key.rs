@@ -3,6 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mayfly::client::EphemeralKey;
+use mayfly::proto::fulcio::create_signing_certificate_request::Key;
+use mayfly::proto::fulcio::{
+    CreateSigningCertificateRequest, PublicKey, PublicKeyAlgorithm, PublicKeyRequest,
+};
 use mayfly::random::SystemRandomness;
 use serde_json::{Value, json};
 
@@ -30,6 +34,22 @@ impl TestKey {
     /// The signature over the challenge, in base64.
     pub(crate) fn proof(&self, challenge: &str) -> String {
         STANDARD.encode(self.0.sign(challenge.as_bytes()))
+    }
+
+    /// The message of gRPC without a token.
+    pub(crate) fn message(&self, challenge: &str) -> CreateSigningCertificateRequest {
+        let public_key = PublicKey {
+            algorithm: PublicKeyAlgorithm::Ecdsa.into(),
+            content: self.pem(),
+        };
+        let request = PublicKeyRequest {
+            public_key: Some(public_key),
+            proof_of_possession: self.0.sign(challenge.as_bytes()),
+        };
+        CreateSigningCertificateRequest {
+            credentials: None,
+            key: Some(Key::PublicKeyRequest(request)),
+        }
     }
 
     /// The body of version 2 without a token.

@@ -4,6 +4,7 @@
 pub(crate) mod client_key;
 pub(crate) mod document;
 pub(crate) mod faults;
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod key;

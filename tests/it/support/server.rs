@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use mayfly::ca::authority::Authority;
 use mayfly::ca::hierarchy::Names;
 use mayfly::clock::{Clock, FixedClock};
-use mayfly::config::{PublicUrl, ServerConfig, Settings};
+use mayfly::config::{GrpcListen, PublicUrl, ServerConfig, Settings};
 use mayfly::ctlog::embedded::{EmbeddedLog, EmbeddedLogParts};
 use mayfly::ctlog::remote::RemoteLog;
 use mayfly::dev::DevIssuers;
@@ -45,6 +45,8 @@ pub(crate) const V1: &str = "/api/v1/signingCert";
 pub(crate) struct TestServer {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
+    /// The address of gRPC alone, where the settings name one.
+    pub(crate) grpc_address: Option<SocketAddr>,
     pub(crate) metrics_address: SocketAddr,
     pub(crate) clock: Arc<FixedClock>,
     pub(crate) issuers: Arc<DevIssuers>,
@@ -190,7 +192,7 @@ impl TestServer {
             cluster_files,
         };
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let sockets = Sockets::bind(loopback, loopback).unwrap();
+        let mut sockets = Sockets::bind(loopback, loopback).unwrap();
         let (address, metrics_address) = (
             sockets.api_address().unwrap(),
             sockets.metrics_address().unwrap(),
@@ -207,10 +209,15 @@ impl TestServer {
             data_dir: Some(data_dir),
             identity_config: Some(identity_config),
             workers: Some(1),
+            grpc_listen: Some(GrpcListen(None)),
             ..Settings::default()
         };
         change(&mut settings);
         let config = ServerConfig::new(settings).unwrap();
+        if config.grpc_listen.is_some() {
+            sockets = sockets.with_grpc(loopback).unwrap();
+        }
+        let grpc_address = sockets.grpc_address().unwrap();
         // A process that another test starts holds the log's lock, which making it took, from its fork to its exec.
         let mut parts = wait_for("the lock of the log", || {
             match Parts::load(&config, &environment, true) {
@@ -249,6 +256,7 @@ impl TestServer {
         Self {
             url,
             address,
+            grpc_address,
             metrics_address,
             clock,
             issuers,
