@@ -35,3 +35,4 @@ mod refusals;
 mod reload;
 mod support;
 mod test_config;
+mod trust_files;
