@@ -73,7 +73,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("systemd", &[]),
     (
         "reload",
-        &["api", "identity", "metrics", "readiness", "systemd", "tlog"],
+        &[
+            "api",
+            "clock",
+            "identity",
+            "listener",
+            "metrics",
+            "readiness",
+            "systemd",
+            "tlog",
+        ],
     ),
     (
         "admin",

@@ -32,3 +32,4 @@ mod refusals;
 mod reload;
 mod support;
 mod test_config;
+mod tls;
