@@ -14,7 +14,7 @@ use crate::ctlog::embedded::LogDescription;
 use crate::ctlog::remote::{RemoteLog, RemoteLogParts};
 use crate::identity::config::{Code, Finding};
 use crate::keys::Signer;
-use crate::keys::file::{self, Passphrase};
+use crate::keys::file;
 use crate::listener::TlsCertificate;
 use crate::server::load_chain;
 use crate::x509::chain::CertificateChain;
@@ -198,6 +198,9 @@ impl Checker<'_> {
 
     async fn authority(&mut self, now: OffsetDateTime) {
         let config = self.config;
+        if config.ephemeral_ca {
+            return;
+        }
         let chain = load_chain(config)
             .map(Arc::new)
             .map_err(|error| self.report(Code::CaCertificates, &config.ca_cert, error));
@@ -241,8 +244,7 @@ impl Checker<'_> {
     /// A key, with the passphrase that is configured for it.
     fn key(&mut self, code: Code, path: &Path) -> Option<Arc<dyn Signer>> {
         let config = self.config;
-        let passphrase = config.ca_key_password_file.as_deref();
-        let passphrase = match passphrase.map(Passphrase::from_file).transpose() {
+        let passphrase = match config.passphrase() {
             Ok(passphrase) => passphrase,
             Err(error) => {
                 self.report(code, path, error);

@@ -16,18 +16,21 @@ use serde::{Deserialize, Serialize};
 use crate::api::ErrorDetail;
 use crate::ca::request::PermittedAlgorithms;
 use crate::ctlog::embedded::EmbeddedLogSettings;
+use crate::keys::file::{KeyFileError, Passphrase};
 use crate::limits::{Networks, RateLimits};
 use crate::logging::LogFormat;
 use crate::trust::ExternalTrust;
 
 mod ct;
+pub mod fulcio;
 
 pub use ct::{CtMode, CtSettings, ExternalLogs};
 
 /// Where the configuration lies when nothing else is said.
 const SYSTEM_CONFIG: &str = "/etc/mayfly/mayfly.yaml";
 const SYSTEM_IDENTITY: &str = "/etc/mayfly/identity.yaml";
-const SYSTEM_DATA: &str = "/var/lib/mayfly";
+/// The data folder when nothing else is said.
+pub const SYSTEM_DATA: &str = "/var/lib/mayfly";
 /// The largest configuration file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -248,16 +251,25 @@ macro_rules! settings {
             /// Other services for the trust files, in the file alone.
             #[arg(skip)]
             pub trust: TrustSettings,
+            /// The passphrase itself, as Fulcio takes it.
+            #[arg(skip)]
+            #[serde(skip)]
+            pub ca_key_password: Option<Passphrase>,
         }
 
         impl Settings {
             /// These settings, and those of `lower` where these are silent.
             #[must_use]
             fn over(self, lower: Self) -> Self {
-                Self { $($name: self.$name.or(lower.$name),)+ ct: lower.ct, trust: lower.trust }
+                Self {
+                    $($name: self.$name.or(lower.$name),)+
+                    ct: lower.ct,
+                    trust: lower.trust,
+                    ca_key_password: self.ca_key_password.or(lower.ca_key_password),
+                }
             }
 
-            /// Every setting but the sections `ct` and `trust`: its name in Rust, which is also that of the flag's argument,
+            /// Every setting but the sections `ct` and `trust`, and no secret: its name in Rust, which is also that of the flag's argument,
             /// and its value as it is written.
             #[must_use]
             pub fn values(&self) -> Vec<(&'static str, Option<String>)> {
@@ -304,12 +316,13 @@ written_as_shown!(
 );
 
 settings! {
-    /// The folder of keys, log and state that `mayfly init` made [default: /var/lib/mayfly]
+    /// The folder of keys, log and state that `mayfly init` made; whoever has the CA's files and logs of others needs none
+    /// [default: /var/lib/mayfly]
     #[arg(long, env = "MAYFLY_DATA_DIR", value_name = "DIR")]
     data_dir: PathBuf,
     /// Who may have a certificate: a file in Fulcio's format [default: identity.yaml in the data folder, else
     /// /etc/mayfly/identity.yaml]
-    #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE", alias = "config-path")]
+    #[arg(long, env = "MAYFLY_IDENTITY_CONFIG", value_name = "FILE")]
     identity_config: PathBuf,
     /// Put changes of the identity configuration in force only when asked to, by SIGHUP
     #[arg(long, env = "MAYFLY_NO_WATCH", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
@@ -329,7 +342,7 @@ settings! {
     /// Be administered at a unix socket of this path, by the server's own user and root [default: not at all]
     #[arg(long, env = "MAYFLY_ADMIN_SOCKET", value_name = "PATH")]
     admin_socket: PathBuf,
-    /// The URL that clients use: the one given to `mayfly init`, and no other
+    /// The URL that clients use: the one given to `mayfly init`, and no other, where there is a data folder
     #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
     public_url: PublicUrl,
     /// A PEM file, leaf first: serve HTTPS
@@ -353,6 +366,9 @@ settings! {
     /// A file with the passphrase of the CA's key and the log's key
     #[arg(long, env = "MAYFLY_CA_KEY_PASSWORD_FILE", value_name = "FILE", alias = "password-file")]
     ca_key_password_file: PathBuf,
+    /// Have a CA in memory alone, another one at every start, to try things with: nothing that it signed verifies after it
+    #[arg(long, env = "MAYFLY_EPHEMERAL_CA", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    ephemeral_ca: bool,
     /// Issue certificates that no transparency log holds; every verifier will refuse them
     #[arg(long, env = "MAYFLY_NO_CT", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     no_ct: bool,
@@ -360,23 +376,13 @@ settings! {
     #[arg(long, env = "MAYFLY_CT_LOG_URL", value_name = "URL")]
     ct_log_url: String,
     /// The public key of --ct-log-url, a PEM file
-    #[arg(
-        long,
-        env = "MAYFLY_CT_LOG_PUBLIC_KEY",
-        value_name = "FILE",
-        alias = "ct-log-public-key-path"
-    )]
+    #[arg(long, env = "MAYFLY_CT_LOG_PUBLIC_KEY", value_name = "FILE")]
     ct_log_public_key: PathBuf,
     /// The certificates that the TLS certificate of --ct-log-url must come from, a PEM file [default: the system's]
-    #[arg(
-        long,
-        env = "MAYFLY_CT_LOG_TLS_CA",
-        value_name = "FILE",
-        alias = "ct-log.tls-ca-cert"
-    )]
+    #[arg(long, env = "MAYFLY_CT_LOG_TLS_CA", value_name = "FILE")]
     ct_log_tls_ca: PathBuf,
     /// The host that --ct-log-url knows itself by [default: the one in the URL]
-    #[arg(long, env = "MAYFLY_CT_LOG_HOST", value_name = "HOST", alias = "ct-log-origin")]
+    #[arg(long, env = "MAYFLY_CT_LOG_HOST", value_name = "HOST")]
     ct_log_host: String,
     /// How long is waited for logs of others, retries and further logs included [default: 2s]
     #[arg(long, env = "MAYFLY_CT_SUBMIT_TIMEOUT", value_name = "TIME")]
@@ -410,12 +416,7 @@ settings! {
     #[arg(long, env = "MAYFLY_MAX_CONNECTIONS_PER_IP", value_name = "N")]
     max_connections_per_ip: usize,
     /// How long a connection is kept for its next request [default: 30s]
-    #[arg(
-        long,
-        env = "MAYFLY_IDLE_TIMEOUT",
-        value_name = "TIME",
-        alias = "idle-connection-timeout"
-    )]
+    #[arg(long, env = "MAYFLY_IDLE_TIMEOUT", value_name = "TIME")]
     idle_timeout: Span,
     /// How long a stop waits for requests that have begun [default: 25s]
     #[arg(long, env = "MAYFLY_SHUTDOWN_GRACE", value_name = "TIME")]
@@ -702,6 +703,13 @@ impl InstanceState {
         }
         Ok(state)
     }
+
+    /// The URL that the instance in this folder was made for.
+    fn parsed_url(&self, data_dir: &Path) -> Result<PublicUrl, String> {
+        let path = Self::path(data_dir);
+        let parsed = self.public_url.parse();
+        parsed.map_err(|error: String| format!("{}: public_url: {error}", path.display()))
+    }
 }
 
 /// Where the CA's parts lie in a data folder.
@@ -745,8 +753,12 @@ pub struct ServerConfig {
     pub ca_cert: PathBuf,
     /// The issuing CA's key.
     pub ca_key: PathBuf,
-    /// The passphrase of the keys.
+    /// The file of the keys' passphrase.
     pub ca_key_password_file: Option<PathBuf>,
+    /// The keys' passphrase, where it is in no file.
+    pub ca_key_password: Option<Passphrase>,
+    /// Whether the CA is in memory alone, and `ca_cert` and `ca_key` are not read.
+    pub ephemeral_ca: bool,
     /// The server's own log, unless certificates are in those of others, or in none (`--no-ct`).
     pub log: Option<EmbeddedLogSettings>,
     /// The logs of others that take its place.
@@ -809,18 +821,31 @@ impl ServerConfig {
         let data_dir = settings
             .data_dir
             .unwrap_or_else(|| PathBuf::from(SYSTEM_DATA));
-        let state = InstanceState::read(&data_dir)?;
-
-        let made_for: Option<PublicUrl> = match state.public_url.parse() {
-            Ok(url) => Some(url),
-            Err(error) => {
-                findings.push(format!(
-                    "{}: public_url: {error}",
-                    InstanceState::path(&data_dir).display()
-                ));
-                None
-            }
+        // Only what has a log of its own must have a folder; one that is there still says what the CA and the URL are.
+        let is_instance = mode == CtMode::Embedded || InstanceState::path(&data_dir).exists();
+        let made_for = if is_instance {
+            InstanceState::read(&data_dir)?
+                .parsed_url(&data_dir)
+                .map_err(|error| findings.push(error))
+                .ok()
+        } else {
+            None
         };
+        let is_ephemeral = settings.ephemeral_ca.unwrap_or(false);
+        if !is_instance {
+            for (name, is_missing) in [
+                ("public-url", settings.public_url.is_none()),
+                ("ca-cert", settings.ca_cert.is_none() && !is_ephemeral),
+                ("ca-key", settings.ca_key.is_none() && !is_ephemeral),
+            ] {
+                if is_missing {
+                    let folder = data_dir.display();
+                    findings.push(format!(
+                        "{name}: missing; {folder} is no data folder that says it"
+                    ));
+                }
+            }
+        }
         if let (Some(asked), Some(made_for)) = (&settings.public_url, &made_for)
             && asked != made_for
         {
@@ -874,7 +899,8 @@ impl ServerConfig {
                 .map_err(|error| findings.push(format!("ct: {error}")))
                 .ok()
         });
-        let (Some(public_url), Some(log), true) = (made_for, log, findings.is_empty()) else {
+        let public_url = made_for.or(settings.public_url);
+        let (Some(public_url), true) = (public_url, findings.is_empty()) else {
             return Err(ConfigError(findings));
         };
         let ca = ca_folder(&data_dir);
@@ -900,8 +926,10 @@ impl ServerConfig {
             ca_cert: settings.ca_cert.unwrap_or_else(|| ca.join("chain.pem")),
             ca_key: settings.ca_key.unwrap_or_else(|| ca.join("key.pem")),
             ca_key_password_file: settings.ca_key_password_file,
+            ca_key_password: settings.ca_key_password,
+            ephemeral_ca: is_ephemeral,
             no_watch: settings.no_watch.unwrap_or(false),
-            log: (mode == CtMode::Embedded).then_some(log),
+            log: log.filter(|_| mode == CtMode::Embedded),
             external_logs: external_logs.filter(|_| mode == CtMode::External),
             permitted,
             max_body_bytes: settings.max_body_bytes.map_or(128 << 10, |size| size.0),
@@ -937,15 +965,27 @@ impl ServerConfig {
         self.log.is_some() || self.external_logs.is_some()
     }
 
+    /// The passphrase of the keys, if they have one.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn passphrase(&self) -> Result<Option<Passphrase>, KeyFileError> {
+        let file = self.ca_key_password_file.as_deref();
+        let of_file = file.map(Passphrase::from_file).transpose()?;
+        Ok(of_file.or_else(|| self.ca_key_password.clone()))
+    }
+
     /// What takes away something that the server protects, each by its setting and with what comes of it.
     #[must_use]
     pub fn insecure_settings(&self) -> Vec<&'static str> {
         let no_ct = "no-ct: certificates are in no transparency log; every Sigstore verifier will refuse them";
         let permissions =
             "allow-insecure-permissions: private keys that others can read or replace are taken";
+        let ephemeral = "ephemeral-ca: the CA is another one after each start, and what it signed before verifies no more";
         let all = [
             (!self.has_log(), no_ct),
             (self.allow_insecure_permissions, permissions),
+            (self.ephemeral_ca, ephemeral),
         ];
         let set = all.into_iter().filter(|(is_set, _)| *is_set);
         set.map(|(_, what)| what).collect()
@@ -974,9 +1014,10 @@ impl ServerConfig {
             tls_key,
             grpc_tls_certificate,
             grpc_tls_key,
-            ca_cert: Some(self.ca_cert.clone()),
-            ca_key: Some(self.ca_key.clone()),
+            ca_cert: (!self.ephemeral_ca).then(|| self.ca_cert.clone()),
+            ca_key: (!self.ephemeral_ca).then(|| self.ca_key.clone()),
             ca_key_password_file: self.ca_key_password_file.clone(),
+            ephemeral_ca: Some(self.ephemeral_ca),
             no_ct: Some(!self.has_log()),
             ct_log_url: given.ct_log_url.clone(),
             ct_log_public_key: given.ct_log_public_key.clone(),
@@ -1004,6 +1045,7 @@ impl ServerConfig {
             allow_insecure_permissions: Some(self.allow_insecure_permissions),
             ct: given.ct.clone(),
             trust: given.trust.clone(),
+            ca_key_password: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Response};
+use reqwest::{Certificate, Client, ClientBuilder, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::{Host, Origin, Url};
@@ -496,18 +496,11 @@ impl Shared {
     }
 
     fn build_client(&self, rules: &ClientRules) -> reqwest::Result<Client> {
-        let builder = Client::builder()
-            .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
-            // What an issuer may send, and for how long, is bounded for this version alone.
-            .http1_only()
-            .no_proxy()
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(self.limits.connect)
-            .dns_resolver(GuardedResolver {
-                policy: rules.addresses,
-                resolver: Arc::clone(&self.resolver),
-            });
+        let resolver = GuardedResolver {
+            policy: rules.addresses,
+            resolver: Arc::clone(&self.resolver),
+        };
+        let builder = guarded_client(resolver, self.limits.connect);
         if !rules.has_tls {
             return builder.tls_certs_only([]).build();
         }
@@ -517,6 +510,19 @@ impl Shared {
             .collect::<Result<Vec<_>, _>>()?;
         builder.tls_certs_merge(roots).build()
     }
+}
+
+/// A client that goes where it is told and nowhere else.
+fn guarded_client(resolver: GuardedResolver, connect: Duration) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
+        // What a server may send, and for how long, is bounded for this version alone.
+        .http1_only()
+        .no_proxy()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(connect)
+        .dns_resolver(resolver)
 }
 
 impl Credential {

@@ -43,7 +43,9 @@ pub mod x509;
 
 // Layer 0: what everything is given.
 pub mod clock;
+pub mod hex;
 pub mod metrics;
+pub mod parallel;
 pub mod proto;
 pub mod random;
 pub mod reason;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::api::Api;
+use crate::hex::hex;
 use crate::identity::config::{Severity, named_files, source};
 use crate::identity::{Finding, Issuers, Source};
 use crate::metrics::{Metrics, Reloadable};
@@ -154,9 +155,7 @@ fn digest(sources: &[Source], issuers: &Issuers) -> String {
         .chain(issuers.given_key_sets())
         .map(str::as_bytes)
         .collect();
-    let digest = sha256(&texts);
-    let digest = digest.iter().take(6);
-    digest.map(|octet| format!("{octet:02x}")).collect()
+    hex(sha256(&texts).get(..6).unwrap_or_default())
 }
 
 /// What a reload came to.

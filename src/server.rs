@@ -24,6 +24,7 @@ use crate::api::repeats::Repeats;
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
+use crate::ca::hierarchy::{Hierarchy, Names};
 use crate::clock::{Clock, ClockGuard};
 use crate::config::{ConfigError, ExternalLogs, ServerConfig, log_folder, read_limited};
 use crate::ctlog::CtLog;
@@ -279,15 +280,11 @@ impl Parts {
             .load(clock.now())
             .map_err(|error| ConfigError(error.lines()))?;
         reload::log_warnings(&policy.warnings);
-        let passphrase = config
-            .ca_key_password_file
-            .as_deref()
-            .map(Passphrase::from_file)
-            .transpose()?;
+        let passphrase = config.passphrase()?;
         let authority = runtime.block_on(load_authority(
             config,
             passphrase.as_ref(),
-            clock.as_ref(),
+            environment,
             &metrics,
         ))?;
         let log = match &config.log {
@@ -929,25 +926,38 @@ fn policy_files(config: &ServerConfig) -> PolicyFiles {
 async fn load_authority(
     config: &ServerConfig,
     passphrase: Option<&Passphrase>,
-    clock: &dyn Clock,
+    environment: &Environment,
     metrics: &Metrics,
 ) -> Result<Authority, StartError> {
-    let chain = Arc::new(load_chain(config)?);
-    let key = file::load(
-        &config.ca_key,
-        passphrase,
-        config.allow_insecure_permissions,
-    )?;
+    let now = environment.clock.now();
+    let (chain, key, backend) = if config.ephemeral_ca {
+        let names = Names {
+            organization: "Mayfly ephemeral".to_owned(),
+            common_name: "Mayfly ephemeral root".to_owned(),
+        };
+        let made = Hierarchy::generate(&names, now, environment.random.as_ref());
+        let made = made.map_err(|error| StartError::System(error.to_string()))?;
+        (made.chain, made.issuing_key, "ephemeral")
+    } else {
+        let chain = load_chain(config)?;
+        let insecure = config.allow_insecure_permissions;
+        let key = file::load(&config.ca_key, passphrase, insecure)?;
+        (chain, key, "file")
+    };
     // A key in memory checks its own signatures where that is needed; one outside the process would be checked here.
-    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", "file"));
-    Ok(Authority::new(chain, Arc::new(key), false, clock.now()).await?)
+    let key = MeteredSigner::new(Arc::new(key), metrics.signing("ca", backend));
+    Ok(Authority::new(Arc::new(chain), Arc::new(key), false, now).await?)
 }
 
 /// Reads the CA's certificates.
 ///
 /// # Errors
-/// When the file cannot be read, or they make no chain.
+/// When the file cannot be read, or they make no chain; or when they are in no file.
 pub fn load_chain(config: &ServerConfig) -> Result<CertificateChain, StartError> {
+    if config.ephemeral_ca {
+        let what = "ephemeral-ca: the CA is in the memory of the running server alone; ask it for /api/v2/trustBundle";
+        return Err(ConfigError::one(what).into());
+    }
     let text = read_limited(&config.ca_cert, 1 << 20)?;
     let file = config.ca_cert.display().to_string();
     CertificateChain::from_pem(&text).map_err(|source| StartError::Chain { file, source })

@@ -20,6 +20,7 @@ use super::rfc6962;
 use crate::api::guard;
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, MMD_SECONDS};
+use crate::hex::hex;
 use crate::store::StoreError;
 use crate::tlog::tile::{TileKind, TilePath};
 use crate::tlog::tree::sha256;
@@ -350,10 +351,6 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// `log.v3.json`: what monitors and log lists want to know of the log.
 fn describe(log: &EmbeddedLog) -> String {
     let url = log.url();
@@ -404,7 +401,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::ctlog::Submission;
     use crate::ctlog::embedded::{EmbeddedLogConfig, EmbeddedLogParts};
-    use crate::ctlog::testing::{chain, hex, new_log, parts};
+    use crate::ctlog::testing::{chain, new_log, parts};
     use crate::store::MemoryStore;
     use crate::store::object::ObjectStorage;
 

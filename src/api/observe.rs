@@ -14,6 +14,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, web};
 use crate::api::outcome::{Refusal, Refused};
 use crate::api::{Api, Endpoint, method_label};
 use crate::ca::IssuedCertificate;
+use crate::hex::hex;
 use crate::identity::excerpt::Excerpt;
 use crate::metrics;
 use crate::random::Random;
@@ -364,12 +365,4 @@ impl Line<'_> {
 fn loggable(reason: Reason, detail: Option<&str>) -> Option<&str> {
     let names_somebody = reason == Reason::BadProof || reason == Reason::SubjectDomainMismatch;
     detail.filter(|_| !names_somebody)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])
-        .collect()
 }

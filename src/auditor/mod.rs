@@ -4,6 +4,7 @@
 //! signed checkpoint before it counts. Nothing here knows the running log: of `tlog` only the arithmetic of trees and tiles
 //! and the form of segments are shared.
 
+use crate::hex::hex;
 use crate::tlog::checkpoint::{CheckpointError, LogIdentity, SignedTreeHead};
 use crate::tlog::tile::TilePath;
 use crate::tlog::tree::Hash;
@@ -103,12 +104,6 @@ impl Checkpoint {
             .ok_or_else(|| AuditError::Missing(CHECKPOINT.to_owned()))?;
         Ok(Self::verify(&note, public_key_der, origin)?)
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The name of the file of a certificate of a chain.

@@ -312,9 +312,7 @@ impl FolderSource {
             start,
             entries: Vec::new(),
         };
-        // A log that has grown on since its checkpoint was read may have the full tile by now.
-        let full = TilePath::full(TileKind::Data, start / TILE_WIDTH);
-        if count == 0 || self.folder.get(&full.to_string())?.is_some() {
+        if count == 0 || self.has_full_tiles(start / TILE_WIDTH)? {
             return Ok(tail);
         }
         let state = self.folder.get("state.json")?.unwrap_or_default();
@@ -337,6 +335,18 @@ impl FolderSource {
             tail.entries.clear();
         }
         Ok(tail)
+    }
+
+    /// Whether a log that has grown on since its checkpoint has full tiles of these entries by now: both of them, as its
+    /// server may be, or may have ended, between the two.
+    fn has_full_tiles(&self, index: u64) -> Result<bool, SourceError> {
+        for kind in [TileKind::Data, TileKind::Hashes(0)] {
+            let path = TilePath::full(kind, index).to_string();
+            if self.folder.get(&path)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A tile that is in no file, from what is in files and in the tail.

@@ -407,6 +407,34 @@ fn a_log_is_read_while_it_grows() {
 }
 
 #[test]
+fn a_log_is_read_whose_server_ended_between_two_tiles_of_the_same_entries() {
+    for written in ["tile/data/000", "tile/0/000"] {
+        let place = Place::with(200);
+        let path = |name: &str| place.folder.path().join(name);
+        let before = fs::read(path("checkpoint")).unwrap();
+        let grown = place.copy().grown(100);
+        for name in files(grown.folder.path()).keys() {
+            if name.starts_with("journal") {
+                fs::copy(
+                    grown.folder.path().join(name),
+                    place.folder.path().join(name),
+                )
+                .unwrap();
+            }
+        }
+        fs::create_dir_all(path(written).parent().unwrap()).unwrap();
+        fs::copy(grown.folder.path().join(written), path(written)).unwrap();
+        assert_eq!(fs::read(path("checkpoint")).unwrap(), before);
+
+        let source = place.source();
+        let checkpoint = checkpoint(&source);
+        let tree = CheckedTree::open(&source, &CtEntries, &checkpoint).unwrap();
+        assert_eq!(tree.entries(0).unwrap().len(), 200, "{written}");
+        assert_eq!(fsck(place.folder.path()).findings, [], "{written}");
+    }
+}
+
+#[test]
 fn an_export_is_the_same_from_journal_and_tiles_and_has_the_servers_own_files() {
     let place = Place::with(600);
     let from_tiles = place.exported();

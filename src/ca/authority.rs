@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::ca::profile::LIFETIME;
 use crate::ca::tbs::TbsTemplate;
+use crate::hex::hex;
 use crate::keys::{SignError, SignatureAlgorithm, Signer};
 use crate::limits::{TooBusy, Turns};
 use crate::x509::chain::{CertificateChain, ChainError};
@@ -210,10 +211,6 @@ impl Authority {
 }
 
 fn short_hash(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes)
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let digest = digest(&SHA256, bytes);
+    hex(digest.as_ref().get(..8).unwrap_or_default())
 }

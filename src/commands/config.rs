@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, Subcommand};
 use serde::Serialize;
 
 use super::{Failure, print};
+use crate::config::fulcio::{FulcioFlags, Given};
 use crate::config::{ServerConfig, Settings};
 
 /// Where what stands behind a value begins, as far as values are short enough.
@@ -19,7 +20,8 @@ pub(super) enum Command {
     /// Every setting with the value that `mayfly serve` would have, as a configuration file
     #[command(after_help = "\
 It takes the flags, the environment and the file that `mayfly serve` takes. A flag comes before the environment, the
-environment before the file, the file before the default.")]
+environment before the file, the file before the default. It takes Fulcio's flags and environment too, and says them in our
+words.")]
     Show(Box<ShowArguments>),
 }
 
@@ -40,6 +42,8 @@ pub(super) struct ShowArguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    fulcio: FulcioFlags,
 }
 
 /// `matches`: how the arguments were given.
@@ -49,9 +53,14 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<(), Failure>
         origin,
         config,
         settings,
+        fulcio,
     } = *arguments;
-    let file = settings.read_file(config.as_deref())?;
-    let given = settings.clone().with_file(config.as_deref())?;
+    let Given {
+        settings: given,
+        file,
+        translations,
+        ..
+    } = Given::read(settings.clone(), fulcio, config.as_deref(), None)?;
     let effective = ServerConfig::new(given.clone())?.settings(&given);
 
     let mut text = String::new();
@@ -73,8 +82,15 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<(), Failure>
                 }
                 _ => format!("--{name}"),
             },
-            (None, Some((path, _))) => path.display().to_string(),
-            (None, None) => "default".to_owned(),
+            (None, in_file) => {
+                let mut translations = translations.iter();
+                let translated = translations.find(|one| one.setting == Some(id));
+                match (translated, in_file) {
+                    (Some(translation), _) => format!("Fulcio's {}", translation.flag),
+                    (None, Some((path, _))) => path.display().to_string(),
+                    (None, None) => "default".to_owned(),
+                }
+            }
         };
         line(&mut text, &name, value.as_deref(), origin.then_some(&*from));
     }

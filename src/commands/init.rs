@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use crate::ca::hierarchy::Names;
-use crate::config::PublicUrl;
+use crate::config::{PublicUrl, SYSTEM_DATA};
 use crate::instance::NewInstance;
 use crate::keys::file::Passphrase;
 use crate::server::Environment;
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
         env = "MAYFLY_DATA_DIR",
         hide_env_values = true,
         value_name = "DIR",
-        default_value = "/var/lib/mayfly"
+        default_value = SYSTEM_DATA
     )]
     data_dir: PathBuf,
     /// The URL that clients will use; the log's name and every trust file come from it, so it cannot change later

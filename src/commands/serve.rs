@@ -9,8 +9,9 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::admin::socket::AdminSocket;
+use crate::config::fulcio::{FulcioFlags, Given, Translation};
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::logging;
 use crate::reload::{self, ReloadHandle};
@@ -31,12 +32,31 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    fulcio: FulcioFlags,
+    /// Show the flags of Fulcio's that are taken too, and what they are here
+    #[arg(long)]
+    help_compat: bool,
+}
+
+impl Arguments {
+    /// What was given, in our words or in Fulcio's.
+    fn read(self) -> Result<Given, ConfigError> {
+        let program = std::env::args_os().next();
+        let (file, program) = (self.config.as_deref(), program.as_deref());
+        Given::read(self.settings, self.fulcio, file, program)
+    }
 }
 
 pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(), Failure> {
-    let settings = arguments.settings.with_file(arguments.config.as_deref())?;
+    if arguments.help_compat {
+        return print(&FulcioFlags::help());
+    }
+    let given = arguments.read()?;
+    let settings = &given.settings;
     logging::start(settings.log_level(), settings.log_format()).map_err(ConfigError::one)?;
-    let config = ServerConfig::new(settings)?;
+    tell_of_fulcio(&given);
+    let config = ServerConfig::new(given.settings)?;
     if rustix::process::geteuid().is_root() {
         tracing::warn!(
             event = "running_as_root",
@@ -60,6 +80,31 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     }
     server.run(None, stop)?;
     Ok(())
+}
+
+/// Says what stands for each flag of Fulcio's, so that whoever wants to can write it in our words.
+fn tell_of_fulcio(given: &Given) {
+    for Translation { flag, setting } in &given.translations {
+        match setting {
+            Some(setting) => {
+                let setting = setting.replace('_', "-");
+                tracing::info!(
+                    event = "fulcio_flag",
+                    flag,
+                    setting,
+                    "a flag of Fulcio's; `mayfly config show` with the same flags writes it in Mayfly's words"
+                );
+            }
+            None => tracing::info!(
+                event = "fulcio_flag",
+                flag,
+                "a flag of Fulcio's that changes nothing"
+            ),
+        }
+    }
+    for note in &given.notes {
+        tracing::warn!(event = "fulcio_note", "{note}");
+    }
 }
 
 /// Takes as many descriptors as the system allows: every connection needs one, and so does the log.

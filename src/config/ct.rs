@@ -93,8 +93,13 @@ pub struct ExternalLogs {
 impl Settings {
     /// Whose log certificates are in.
     pub(super) fn ct_mode(&self, findings: &mut Vec<String>) -> CtMode {
-        let is_external = self.ct_log_url.is_some() || !self.ct.logs.is_empty();
         let no_ct = self.no_ct.unwrap_or(false);
+        // An empty URL is how Fulcio is told that there is no log.
+        let has_url = self
+            .ct_log_url
+            .as_deref()
+            .is_some_and(|url| !(url.is_empty() && no_ct));
+        let is_external = has_url || !self.ct.logs.is_empty();
         let (mode, wrong) = match (self.ct.mode, no_ct) {
             (None | Some(CtMode::None), true) if !is_external => (CtMode::None, None),
             (_, true) => (
@@ -157,8 +162,11 @@ impl Settings {
                 .collect();
         };
         if url.is_empty() {
-            let what = "ct-log-url: empty; leave it out for the server's own log, or give no-ct";
-            findings.push(what.to_owned());
+            if self.no_ct != Some(true) {
+                let what = "ct-log-url: empty, and no verifier takes a certificate that is in no log; give no-ct if that \
+                            is meant, or leave this out for a log of our own (mayfly init, data-dir)";
+                findings.push(what.to_owned());
+            }
             return Vec::new();
         }
         if !self.ct.logs.is_empty() {
@@ -221,6 +229,14 @@ mod tests {
         assert_eq!(read(""), (CtMode::Embedded, vec![], vec![]));
         assert_eq!(read("ct: { name: main }").0, CtMode::Embedded);
         assert_eq!(read("no-ct: true"), (CtMode::None, vec![], vec![]));
+    }
+
+    #[test]
+    fn an_empty_url_is_no_log_when_that_is_said() {
+        assert_eq!(
+            read("no-ct: true\nct-log-url: ''"),
+            (CtMode::None, vec![], vec![])
+        );
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::leaf::StaticCtFormat;
 use super::sct::{self, SctExtensions, SignedCertificateTimestamp, TimestampedEntry};
 use super::{CtLog, Submission, SubmitError};
 use crate::clock::Clock;
+use crate::hex::hex;
 use crate::keys::{SignError, Signer};
 use crate::metrics::LogMetrics;
 use crate::random::Random;
@@ -717,10 +718,6 @@ fn log_parts(settings: &EmbeddedLogSettings, parts: &EmbeddedLogParts, key: LogK
 
 fn issuer_name(fingerprint: &[u8; 32]) -> String {
     format!("issuer/{}", hex(fingerprint))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A submission on its way to its index.

@@ -48,10 +48,6 @@ pub(crate) fn submission() -> super::Submission {
     super::sct::tests::submission()
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let octet = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(octet).collect()

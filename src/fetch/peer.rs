@@ -9,11 +9,12 @@ use std::time::Duration;
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, InvalidHeaderValue, RETRY_AFTER,
 };
-use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder, Response};
 use url::Url;
 
-use super::{AddressPolicy, ExtraRoots, FetchError, GuardedResolver, Resolver, classify};
+use super::{
+    AddressPolicy, ExtraRoots, FetchError, GuardedResolver, Resolver, classify, guarded_client,
+};
 
 /// For one connection with its TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,17 +69,11 @@ impl Peer {
         roots: Option<&ExtraRoots>,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, PeerError> {
-        let builder = Client::builder()
-            .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .no_proxy()
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .dns_resolver(GuardedResolver {
-                policy: AddressPolicy::Exact,
-                resolver,
-            });
+        let resolver = GuardedResolver {
+            policy: AddressPolicy::Exact,
+            resolver,
+        };
+        let builder = guarded_client(resolver, CONNECT_TIMEOUT);
         let builder = match roots {
             Some(ExtraRoots(ders)) => {
                 let roots = ders.iter().map(|der| Certificate::from_der(der));

@@ -12,6 +12,10 @@ use zeroize::Zeroizing;
 use super::InMemoryKey;
 use super::memory::KeyError;
 
+mod rfc1423;
+
+use rfc1423::Rfc1423Error;
+
 /// The largest key file that is read, in bytes. An RSA-4096 key takes 3,300.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
@@ -24,6 +28,12 @@ impl Passphrase {
     #[must_use]
     pub const fn new(text: Zeroizing<String>) -> Self {
         Self(text)
+    }
+
+    /// Whether it has no character.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Reads a passphrase from a file; one line end at the end of the file is not part of it.
@@ -46,6 +56,14 @@ impl Passphrase {
             return Err(KeyFileError::EmptyPassphrase(path.to_owned()));
         }
         Ok(Self(Zeroizing::new(trimmed.to_owned())))
+    }
+}
+
+impl std::str::FromStr for Passphrase {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self::new(Zeroizing::new(text.to_owned())))
     }
 }
 
@@ -126,7 +144,7 @@ pub enum KeyFileError {
 }
 
 /// Reads a private key from a PEM file: `PRIVATE KEY`, `ENCRYPTED PRIVATE KEY` (PBES2), `EC PRIVATE KEY` or
-/// `RSA PRIVATE KEY`.
+/// `RSA PRIVATE KEY`, the last two also as OpenSSL used to encrypt them (RFC 1423, AES).
 ///
 /// Unless `allow_insecure_permissions` is set, the file must be ours or root's, and readable by its owner alone; the process's
 /// own group may read it too, as mounted Kubernetes Secrets have it. Nobody else may be able to replace it.
@@ -161,17 +179,20 @@ pub fn load(
 
     let block = pem::parse(text.as_str()).map_err(|_| no_key("not a PEM file"))?;
     let label = block.tag().to_owned();
-    let legacy_encryption = block.headers().get("DEK-Info").is_some();
-    let der = Zeroizing::new(block.into_contents());
+    let legacy_encryption = block.headers().get("DEK-Info").map(str::to_owned);
+    let mut der = Zeroizing::new(block.into_contents());
+    let needed = || passphrase.ok_or_else(|| KeyFileError::PassphraseNeeded(path.to_owned()));
+    if let Some(header) = legacy_encryption {
+        der = rfc1423::decrypt(&header, der, needed()?).map_err(|error| match error {
+            Rfc1423Error::WrongPassphrase => KeyFileError::WrongPassphrase(path.to_owned()),
+            Rfc1423Error::Cipher => no_key(
+                "encrypted in an old form; convert it with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`",
+            ),
+        })?;
+    }
     let key = match label.as_str() {
-        _ if legacy_encryption => {
-            return Err(no_key(
-                "encrypted in OpenSSL's old form; convert it with `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`",
-            ));
-        }
         "ENCRYPTED PRIVATE KEY" => {
-            let passphrase =
-                passphrase.ok_or_else(|| KeyFileError::PassphraseNeeded(path.to_owned()))?;
+            let passphrase = needed()?;
             let encrypted = EncryptedPrivateKeyInfoRef::try_from(der.as_slice())
                 .map_err(|_| no_key("the ENCRYPTED PRIVATE KEY block is not PKCS#8"))?;
             let decrypted = encrypted
@@ -314,6 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_the_old_form_is_read_with_its_passphrase() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let vector = include_bytes!("../../tests/vectors/openssl-aes-256.key.pem");
+        std::fs::write(&path, vector).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+
+        load(&path, Some(&passphrase("correct horse")), false).unwrap();
+        assert!(matches!(
+            load(&path, None, false),
+            Err(KeyFileError::PassphraseNeeded(_))
+        ));
+        assert!(matches!(
+            load(&path, Some(&passphrase("wrong horse")), false),
+            Err(KeyFileError::WrongPassphrase(_))
+        ));
+    }
+
+    #[test]
     fn a_key_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key.pem");
@@ -378,13 +418,14 @@ mod tests {
                 "the PEM block is a CERTIFICATE",
             ),
             (
-                "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n",
+                "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: DES-CBC,0011223344556677\n\nAAAA\n-----END EC PRIVATE KEY-----\n",
                 "openssl pkcs8 -topk8",
             ),
         ] {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-            let error = load(&path, None, false).unwrap_err().to_string();
+            let error = load(&path, Some(&passphrase("correct horse")), false);
+            let error = error.unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

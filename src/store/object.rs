@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::{Commit, Journal, SharedStore, Store, StoreError, Version, Versioned};
+use crate::hex::hex;
 use crate::random::Random;
 
 /// How long one attempt to write or read may take, without what its length takes.
@@ -34,6 +35,8 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 const OCTETS_A_SECOND: usize = 1 << 20;
 /// How many segments are read at once.
 const READ_AHEAD: u64 = 16;
+/// How many objects are written or read at once.
+const AT_ONCE: usize = 16;
 /// How many segments are read when another process was first: often it is only one.
 const READ_AFTER_RACE: u64 = 4;
 /// The object that says whose journal this is, and was made first of all.
@@ -277,7 +280,7 @@ impl ObjectStorage {
         random
             .fill(&mut nonce)
             .map_err(|_| StoreError::Unsuitable("there is no randomness".to_owned()))?;
-        let folder: String = nonce.iter().map(|octet| format!("{octet:02x}")).collect();
+        let folder = hex(&nonce);
 
         let race = self.path(&format!("probe/{folder}/race"));
         let writers = (0..PROBE_WRITERS).map(|writer| {
@@ -562,15 +565,20 @@ impl Store for ObjectStorage {
         Ok(Box::new(journal))
     }
 
+    fn at_once(&self) -> usize {
+        match self.0.runner {
+            Runner::Runtime(_) => AT_ONCE,
+            Runner::Caller => 1,
+        }
+    }
+
     fn as_shared(&self) -> Option<&dyn SharedStore> {
         Some(self)
     }
 }
 
 fn owner(log_id: &[u8; 32]) -> Vec<u8> {
-    let mut line: String = log_id.iter().map(|octet| format!("{octet:02x}")).collect();
-    line.push('\n');
-    line.into_bytes()
+    (hex(log_id) + "\n").into_bytes()
 }
 
 impl SharedStore for ObjectStorage {

@@ -8,13 +8,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 0: what everything is given.
     ("clock", &[]),
     ("random", &[]),
+    ("hex", &[]),
+    ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
     ("proto", &[]),
     // Layer 1: the outside world and its formats.
     ("x509", &["reason"]),
     ("keys", &["metrics", "random", "x509"]),
-    ("store", &["metrics", "reason", "random"]),
+    ("store", &["hex", "metrics", "reason", "random"]),
     ("fetch", &["reason"]),
     ("limits", &["metrics", "random"]),
     // Layer 2: who is asking; a verifiable log of opaque entries.
@@ -26,28 +28,32 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "tlog",
-        &["clock", "keys", "metrics", "random", "reason", "store"],
+        &[
+            "clock", "keys", "metrics", "parallel", "random", "reason", "store",
+        ],
     ),
     // Layer 3: what the product is for.
     (
         "ctlog",
         &[
-            "clock", "fetch", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
+            "hex", "clock", "fetch", "keys", "metrics", "random", "reason", "store", "tlog", "x509",
         ],
     ),
     (
         "ca",
         &[
-            "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason", "x509",
+            "hex", "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason",
+            "x509",
         ],
     ),
-    ("auditor", &["ca", "ctlog", "store", "tlog", "x509"]),
+    ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
-    ("client", &["ca", "random", "tlog", "x509"]),
+    ("client", &["ca", "ctlog", "hex", "random", "tlog", "x509"]),
     // Layer 4: wire formats.
     (
         "api",
         &[
+            "hex",
             "ca",
             "ctlog",
             "identity",
@@ -74,6 +80,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "reload",
         &[
+            "hex",
             "api",
             "clock",
             "identity",
@@ -104,7 +111,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["api", "ca", "ctlog", "limits", "logging", "trust"],
+        &["api", "ca", "ctlog", "keys", "limits", "logging", "trust"],
     ),
     (
         "instance",
@@ -147,9 +154,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "admin", "auditor", "bench", "ca", "check", "client", "clock", "config", "ctlog",
-            "dev", "fetch", "identity", "instance", "keys", "logging", "metrics", "policy",
-            "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
+            "hex", "admin", "auditor", "bench", "ca", "check", "client", "clock", "config",
+            "ctlog", "dev", "fetch", "identity", "instance", "keys", "logging", "metrics",
+            "policy", "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
         ],
     ),
 ];

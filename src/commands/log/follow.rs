@@ -13,8 +13,9 @@ use crate::auditor::entries::{CtEntries, EntryDetails, time_text};
 use crate::auditor::follow::{
     Contradiction, ContradictionKind, FollowError, Follower, Look, entries_from,
 };
-use crate::auditor::{AuditError, Checkpoint, hex};
+use crate::auditor::{AuditError, Checkpoint};
 use crate::commands::plain;
+use crate::hex::hex;
 use crate::store::folder::write_durably;
 
 /// How often an older checkpoint is looked at again before it counts: one of several servers may be late.

@@ -7,10 +7,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, LogArguments, Output, entries, grouped, print_json, unreadable};
+use crate::auditor::Checkpoint;
 use crate::auditor::entries::CtEntries;
 use crate::auditor::fsck::{Report, check, check_journal};
-use crate::auditor::{Checkpoint, hex};
 use crate::commands::{plain, print};
+use crate::hex::hex;
 
 /// The arguments of `mayfly log fsck`.
 #[derive(Args, Debug)]

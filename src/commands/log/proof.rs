@@ -11,10 +11,11 @@ use serde_json::json;
 
 use super::verify_inclusion::prove;
 use super::{Failure, LogArguments, Output, print_json, read_certificates};
+use crate::auditor::AuditError;
 use crate::auditor::entries::CtEntries;
 use crate::auditor::tree::CheckedTree;
-use crate::auditor::{AuditError, hex};
 use crate::commands::print;
+use crate::hex::hex;
 use crate::tlog::tree::{Hash, Nodes as _, verify_consistency, verify_inclusion};
 
 /// The first line of a proof (C2SP tlog-proof).

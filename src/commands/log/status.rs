@@ -8,11 +8,11 @@ use super::{
     Failure, LogArguments, Opened, Output, Table, entries, grouped, print_json, unreadable,
 };
 use crate::auditor::entries::{CtEntries, time_text};
-use crate::auditor::hex;
 use crate::auditor::tree::CheckedTree;
 use crate::clock::millis;
 use crate::commands::print;
 use crate::ctlog::embedded::MMD_SECONDS;
+use crate::hex::hex;
 use crate::server::Environment;
 
 /// How far a checkpoint may be ahead of this clock, in seconds.

@@ -15,7 +15,8 @@ use super::wait_for;
 pub(crate) fn mayfly<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MAYFLY_") {
+        let is_ours = |prefix| name.to_string_lossy().starts_with(prefix);
+        if is_ours("MAYFLY_") || is_ours("FULCIO_") {
             command.env_remove(name);
         }
     }
