@@ -54,10 +54,18 @@ macro_rules! flags {
             #[arg(skip)]
             #[serde(rename = "client-signing-algorithms", deserialize_with = "scalar")]
             pub client_signing_algorithms: Option<String>,
+            /// The flag is one of ours too.
+            #[arg(skip)]
+            #[serde(rename = "grpc-tls-certificate", deserialize_with = "scalar")]
+            pub grpc_tls_certificate: Option<PathBuf>,
+            /// The flag is one of ours too.
+            #[arg(skip)]
+            #[serde(rename = "grpc-tls-key", deserialize_with = "scalar")]
+            pub grpc_tls_key: Option<PathBuf>,
         }
 
         /// Every name that Fulcio's file and environment have.
-        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms"];
+        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms", "grpc-tls-certificate", "grpc-tls-key"];
 
         impl FulcioFlags {
             /// These, and those of `lower` where these are silent.
@@ -67,6 +75,8 @@ macro_rules! flags {
                     $($name: self.$name.or(lower.$name),)+
                     ct_log_url: self.ct_log_url.or(lower.ct_log_url),
                     client_signing_algorithms: self.client_signing_algorithms.or(lower.client_signing_algorithms),
+                    grpc_tls_certificate: self.grpc_tls_certificate.or(lower.grpc_tls_certificate),
+                    grpc_tls_key: self.grpc_tls_key.or(lower.grpc_tls_key),
                 }
             }
 
@@ -80,6 +90,12 @@ macro_rules! flags {
                         self.client_signing_algorithms.is_some(),
                         Some("client_signing_algorithms"),
                     ),
+                    (
+                        "--grpc-tls-certificate",
+                        self.grpc_tls_certificate.is_some(),
+                        Some("grpc_tls_certificate"),
+                    ),
+                    ("--grpc-tls-key", self.grpc_tls_key.is_some(), Some("grpc_tls_key")),
                 ];
                 let is_ephemeral = self.ca.as_deref() == Some(EPHEMERAL);
                 let given = all.into_iter().filter(|(_, is_given, _)| *is_given);
@@ -102,10 +118,6 @@ flags! {
     grpc_host = "grpc-host": String => None,
     /// Port of gRPC
     grpc_port = "grpc-port": u16 => None,
-    /// Certificate for TLS of gRPC
-    grpc_tls_certificate = "grpc-tls-certificate": PathBuf => None,
-    /// Key for TLS of gRPC
-    grpc_tls_key = "grpc-tls-key": PathBuf => None,
     /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
     metrics_port = "metrics-port": u16 => Some("metrics_listen"),
     /// Changes nothing here
@@ -381,6 +393,8 @@ impl FulcioFlags {
             ct_log_host: self.ct_log_origin.filter(|host| !host.is_empty()),
             ct_log_tls_ca: self.ct_log_tls_ca_cert,
             client_signing_algorithms: self.client_signing_algorithms,
+            grpc_tls_certificate: self.grpc_tls_certificate,
+            grpc_tls_key: self.grpc_tls_key,
             idle_timeout: self.idle_connection_timeout,
             ..Settings::default()
         })

@@ -82,7 +82,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "hex",
             "api",
+            "clock",
             "identity",
+            "listener",
             "metrics",
             "readiness",
             "systemd",

@@ -34,3 +34,4 @@ mod refusals;
 mod reload;
 mod support;
 mod test_config;
+mod tls;
