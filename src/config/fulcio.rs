@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    ConfigError, InstanceState, LogFormatName, MAX_FILE_BYTES, PublicUrl, SYSTEM_DATA, Settings,
-    Span, read_limited, scalar,
+    ConfigError, GrpcListen, InstanceState, LogFormatName, MAX_FILE_BYTES, PublicUrl, SYSTEM_DATA,
+    Settings, Span, read_limited, scalar,
 };
 use crate::keys::file::Passphrase;
 use crate::logging::LogFormat;
@@ -32,6 +32,7 @@ const LOG_URL: &str = "http://localhost:6962/test";
 /// The CA in memory, among Fulcio's.
 const EPHEMERAL: &str = "ephemeralca";
 const HTTP_PORT: u16 = 8080;
+const GRPC_PORT: u16 = 8081;
 const METRICS_PORT: u16 = 2112;
 
 macro_rules! flags {
@@ -54,18 +55,10 @@ macro_rules! flags {
             #[arg(skip)]
             #[serde(rename = "client-signing-algorithms", deserialize_with = "scalar")]
             pub client_signing_algorithms: Option<String>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "grpc-tls-certificate", deserialize_with = "scalar")]
-            pub grpc_tls_certificate: Option<PathBuf>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "grpc-tls-key", deserialize_with = "scalar")]
-            pub grpc_tls_key: Option<PathBuf>,
         }
 
         /// Every name that Fulcio's file and environment have.
-        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms", "grpc-tls-certificate", "grpc-tls-key"];
+        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms"];
 
         impl FulcioFlags {
             /// These, and those of `lower` where these are silent.
@@ -75,8 +68,6 @@ macro_rules! flags {
                     $($name: self.$name.or(lower.$name),)+
                     ct_log_url: self.ct_log_url.or(lower.ct_log_url),
                     client_signing_algorithms: self.client_signing_algorithms.or(lower.client_signing_algorithms),
-                    grpc_tls_certificate: self.grpc_tls_certificate.or(lower.grpc_tls_certificate),
-                    grpc_tls_key: self.grpc_tls_key.or(lower.grpc_tls_key),
                 }
             }
 
@@ -90,12 +81,6 @@ macro_rules! flags {
                         self.client_signing_algorithms.is_some(),
                         Some("client_signing_algorithms"),
                     ),
-                    (
-                        "--grpc-tls-certificate",
-                        self.grpc_tls_certificate.is_some(),
-                        Some("grpc_tls_certificate"),
-                    ),
-                    ("--grpc-tls-key", self.grpc_tls_key.is_some(), Some("grpc_tls_key")),
                 ];
                 let is_ephemeral = self.ca.as_deref() == Some(EPHEMERAL);
                 let given = all.into_iter().filter(|(_, is_given, _)| *is_given);
@@ -114,10 +99,14 @@ flags! {
     host = "host" or "http-host": String => Some("listen"),
     /// Port of HTTP [Fulcio's default: 8080]; with --host our --listen
     port = "port" or "http-port": u16 => Some("listen"),
-    /// Address of gRPC
-    grpc_host = "grpc-host": String => None,
-    /// Port of gRPC
-    grpc_port = "grpc-port": u16 => None,
+    /// Address of gRPC [Fulcio's default: 0.0.0.0]; with --grpc-port our --grpc-listen
+    grpc_host = "grpc-host": String => Some("grpc_listen"),
+    /// Port of gRPC [Fulcio's default: 8081]; with --grpc-host our --grpc-listen
+    grpc_port = "grpc-port": u16 => Some("grpc_listen"),
+    /// Certificate for TLS of gRPC alone, which is not to be had here: our --tls-cert is for HTTP too
+    grpc_tls_certificate = "grpc-tls-certificate": PathBuf => None,
+    /// Key for TLS of gRPC alone, which is not to be had here: our --tls-key is for HTTP too
+    grpc_tls_key = "grpc-tls-key": PathBuf => None,
     /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
     metrics_port = "metrics-port": u16 => Some("metrics_listen"),
     /// Changes nothing here
@@ -276,6 +265,7 @@ fn defaults(given: &Settings, has_folder: bool, has_log: bool) -> Settings {
     let has_log = has_log || given.no_ct == Some(true);
     Settings {
         listen: Some(listen),
+        grpc_listen: Some(GrpcListen(Some(anywhere(GRPC_PORT)))),
         metrics_listen: Some(anywhere(METRICS_PORT)),
         identity_config: identity.map(PathBuf::from),
         log_format: Some(LogFormatName(LogFormat::Pretty)),
@@ -362,11 +352,18 @@ impl FulcioFlags {
         let mut findings = Vec::new();
         let is_ephemeral = self.is_ephemeral(&mut findings);
         let metrics = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let listen = match (&self.host, self.port) {
-            (None, None) => None,
-            (host, port) => Some(address("host", host.as_deref(), port.unwrap_or(HTTP_PORT))),
+        let mut address = |name, host: &Option<String>, port: Option<u16>, default| {
+            let is_given = host.is_some() || port.is_some();
+            let address = address(name, host.as_deref(), port.unwrap_or(default));
+            let address = address.map_err(|error| findings.push(error)).ok();
+            address.filter(|_| is_given)
         };
-        let listen = listen.transpose().map_err(|error| findings.push(error));
+        let listen = address("host", &self.host, self.port, HTTP_PORT);
+        let grpc_listen = address("grpc-host", &self.grpc_host, self.grpc_port, GRPC_PORT);
+        if self.grpc_tls_certificate.is_some() || self.grpc_tls_key.is_some() {
+            let what = "grpc-tls-certificate: TLS is for HTTP and gRPC alike; give --tls-cert and --tls-key in its place";
+            findings.push(what.to_owned());
+        }
         let log_format = match self.log_type.as_deref() {
             None => None,
             Some("dev") => Some(LogFormat::Pretty),
@@ -380,7 +377,8 @@ impl FulcioFlags {
             return Err(ConfigError(findings));
         }
         Ok(Settings {
-            listen: listen.unwrap_or_default(),
+            listen,
+            grpc_listen: grpc_listen.map(|address| GrpcListen(Some(address))),
             metrics_listen: self.metrics_port.map(metrics),
             identity_config: self.config_path,
             log_format: log_format.map(LogFormatName),
@@ -393,8 +391,6 @@ impl FulcioFlags {
             ct_log_host: self.ct_log_origin.filter(|host| !host.is_empty()),
             ct_log_tls_ca: self.ct_log_tls_ca_cert,
             client_signing_algorithms: self.client_signing_algorithms,
-            grpc_tls_certificate: self.grpc_tls_certificate,
-            grpc_tls_key: self.grpc_tls_key,
             idle_timeout: self.idle_connection_timeout,
             ..Settings::default()
         })
@@ -499,6 +495,8 @@ mod tests {
         let given = read(&["--ca=fileca", "--fileca-cert=c", "--fileca-key", "k"]);
         let settings = given.settings;
         assert_eq!(settings.listen, Some("0.0.0.0:8080".parse().unwrap()));
+        let grpc = settings.grpc_listen.unwrap();
+        assert_eq!(grpc.to_string(), "0.0.0.0:8081");
         let metrics = "0.0.0.0:2112".parse().unwrap();
         assert_eq!(settings.metrics_listen, Some(metrics));
         assert_eq!(settings.ca_cert, Some("c".into()));
@@ -512,6 +510,7 @@ mod tests {
         let given = read(&[
             "--http-host=::1",
             "--http-port=5555",
+            "--grpc-port=5554",
             "--metrics-port=99",
             "--log_type=prod",
             "--ca=ephemeralca",
@@ -524,6 +523,8 @@ mod tests {
         ]);
         let settings = given.settings;
         assert_eq!(settings.listen, Some("[::1]:5555".parse().unwrap()));
+        let grpc = settings.grpc_listen.unwrap();
+        assert_eq!(grpc.to_string(), "0.0.0.0:5554");
         let metrics = "0.0.0.0:99".parse().unwrap();
         assert_eq!(settings.metrics_listen, Some(metrics));
         assert_eq!(settings.log_format, Some(LogFormatName(LogFormat::Json)));
@@ -645,6 +646,10 @@ mod tests {
             (
                 &["--ca=fileca"],
                 &["fileca-cert: missing", "fileca-key: missing"],
+            ),
+            (
+                &["--grpc-tls-certificate=c", "--grpc-tls-key=k"],
+                &["grpc-tls-certificate: TLS is for HTTP and gRPC alike"],
             ),
             (
                 &["--host=ca.example.com", "--log_type=x"],
