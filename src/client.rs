@@ -20,6 +20,8 @@ use crate::x509::der;
 
 pub mod certificates;
 pub mod details;
+pub mod request;
+pub mod token;
 pub mod trusted_root;
 pub mod verify;
 

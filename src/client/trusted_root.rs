@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::details::instant;
-use crate::x509::chain::CertificateChain;
+use crate::x509::chain::{CertificateChain, ChainError};
 
 /// What the file may call itself: the form that every client writes, and those of the specification.
 const MEDIA_TYPES: [&str; 3] = [
@@ -109,6 +109,25 @@ impl TrustedRoot {
         Ok(Self {
             authorities: authorities.collect::<Result<_, _>>()?,
             ct_logs: ct_logs.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Takes certificates, DER, at their word: the issuing CA first, the root last. Nobody has said that they are to be
+    /// trusted.
+    ///
+    /// # Errors
+    /// When they make no chain.
+    pub fn of_chain(ders: &[Vec<u8>]) -> Result<Self, ChainError> {
+        let valid_for = Period {
+            start: OffsetDateTime::UNIX_EPOCH,
+            end: None,
+        };
+        Ok(Self {
+            authorities: vec![TrustedAuthority {
+                chain: CertificateChain::from_ders(ders)?,
+                valid_for,
+            }],
+            ct_logs: Vec::new(),
         })
     }
 

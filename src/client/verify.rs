@@ -118,7 +118,9 @@ impl Check {
         }
     }
 
-    fn skipped(name: &'static str, why: &str) -> Self {
+    /// A check that was not made, and why.
+    #[must_use]
+    pub fn skipped(name: &'static str, why: &str) -> Self {
         Self {
             name,
             result: CheckResult::Skip,

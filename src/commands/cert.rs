@@ -9,10 +9,13 @@ use crate::client::certificates::certificates_in;
 use crate::server::Environment;
 
 mod inspect;
+mod request;
 mod verify;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Get a certificate for a new key, as a signing client does, and verify it
+    Request(Box<request::Arguments>),
     /// Show what a certificate says: its name, every extension by its own, its timestamps
     Inspect(inspect::Arguments),
     /// Verify a certificate: chain, time, the log's timestamp, and whom it names
@@ -21,6 +24,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, environment: &Environment) -> Result<(), Failure> {
     match command {
+        Command::Request(arguments) => request::run(arguments, environment),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Verify(arguments) => verify::run(arguments, environment),
     }

@@ -102,7 +102,7 @@ enum Command {
     /// Look at a log from outside, on a disk or over HTTP: what it says, whether it holds, what is in it
     #[command(subcommand)]
     Log(log::Command),
-    /// A certificate: look at it, and verify it
+    /// A certificate: get one, look at it, verify it
     #[command(subcommand)]
     Cert(cert::Command),
     /// What clients must trust

@@ -48,7 +48,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
-    ("client", &["ca", "ctlog", "hex", "random", "tlog", "x509"]),
+    (
+        "client",
+        &["ca", "ctlog", "hex", "keys", "random", "tlog", "x509"],
+    ),
     // Layer 4: wire formats.
     (
         "api",

@@ -27,7 +27,7 @@ impl Holder {
         let answer = holder.server.send(&holder.server.good_request()).json();
         let chain = answer["signedCertificateEmbeddedSct"]["chain"]["certificates"].clone();
         holder.write("cert.pem", chain[0].as_str().unwrap());
-        holder.write("answer.json", &answer.to_string());
+        holder.write("answer.json", answer.to_string());
         holder
     }
 
@@ -72,6 +72,9 @@ impl Holder {
         self.write("other_root.json", root.to_string());
     }
 }
+
+/// A change of a trusted root.
+type Change<'a> = Box<dyn FnOnce(&mut Value) + 'a>;
 
 /// What a check came to.
 fn check<'a>(document: &'a Value, name: &str) -> (&'a str, &'a str) {
@@ -271,7 +274,7 @@ fn what_the_trusted_root_does_not_hold_is_not_believed() {
     let elsewhere = TestServer::start();
     let other: Value = elsewhere.trust.trusted_root().unwrap();
     let end = json!("2026-01-02T03:04:00Z");
-    let changes: [(&str, &str, Box<dyn FnOnce(&mut Value)>); 5] = [
+    let changes: [(&str, &str, Change<'_>); 5] = [
         (
             "chain",
             "which is no CA of the trusted root",

@@ -15,6 +15,7 @@ mod admin;
 mod answers;
 mod architecture;
 mod cert_commands;
+mod cert_request;
 mod check_config;
 mod corpora;
 mod description;
