@@ -110,7 +110,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dev", &["clock"]),
     (
         "bench",
-        &["ca", "client", "clock", "dev", "identity", "random"],
+        &[
+            "ca", "client", "clock", "dev", "identity", "proto", "random",
+        ],
     ),
     (
         "config",
