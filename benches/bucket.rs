@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use mayfly::clock::SystemClock;
 use mayfly::keys::memory::NewKey;
 use mayfly::keys::{InMemoryKey, Signer};
-use mayfly::random::SystemRandomness;
+use mayfly::random::{Random as _, SystemRandomness};
 use mayfly::store::ObjectStorage;
 use mayfly::tlog::checkpoint::LogKey;
 use mayfly::tlog::tree::{Hash, leaf_hash};
@@ -26,9 +26,11 @@ use tokio::runtime::Runtime;
 
 const PUT: Duration = Duration::from_millis(30);
 const GET: Duration = Duration::from_millis(15);
+/// How long a caller waits that was refused.
+const PAUSE: Duration = Duration::from_millis(250);
 const ENTRY_BYTES: usize = 1500;
 const CALLERS: usize = 256;
-const SECONDS: u64 = 15;
+const SECONDS: u64 = 30;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
@@ -38,7 +40,10 @@ fn main() {
     println!("three writers");
     let few = Load::Every(5 * 3 * PUT);
     report("a fifth of the slots", run(&runtime, 3, few));
-    let shared = report("256 callers", run(&runtime, 3, Load::Callers(CALLERS / 3)));
+    let shared = report(
+        "256 callers of each",
+        run(&runtime, 3, Load::Callers(CALLERS)),
+    );
     println!(
         "three writers reach {:.2} of the rate of one",
         shared / alone
@@ -52,7 +57,7 @@ enum Load {
     OneByOne,
     /// So many at a time.
     Callers(usize),
-    /// One in so long a time, whatever became of the last.
+    /// One in so long a time on average, at any moment, whatever became of the last.
     Every(Duration),
 }
 
@@ -134,9 +139,8 @@ async fn drive(log: &Arc<Log>, load: Load, end: Instant) -> Vec<Answer> {
         Load::Callers(callers) => callers,
         Load::Every(every) => {
             let mut under_way = Vec::new();
-            let mut due = tokio::time::interval(every);
             while Instant::now() < end {
-                due.tick().await;
+                tokio::time::sleep(every.mul_f64(2.0 * chance())).await;
                 under_way.push(tokio::spawn(append(Arc::clone(log))));
             }
             let answers = join_all(under_way).await;
@@ -146,7 +150,13 @@ async fn drive(log: &Arc<Log>, load: Load, end: Instant) -> Vec<Answer> {
     let caller = |log: Arc<Log>| async move {
         let mut answers = Vec::new();
         while Instant::now() < end {
-            answers.push(append(Arc::clone(&log)).await);
+            let answer = append(Arc::clone(&log)).await;
+            let is_refused = answer.1.is_err();
+            answers.push(answer);
+            // As a client does that is told to come back.
+            if is_refused {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         answers
     };
@@ -157,6 +167,13 @@ async fn drive(log: &Arc<Log>, load: Load, end: Instant) -> Vec<Answer> {
         .filter_map(Result::ok)
         .flatten()
         .collect()
+}
+
+/// A number from 0 to 1.
+fn chance() -> f64 {
+    let mut octets = [0; 4];
+    SystemRandomness.fill(&mut octets).expect("randomness");
+    f64::from(u32::from_be_bytes(octets)) / f64::from(u32::MAX)
 }
 
 /// Entries of one length: index, timestamp, zeros.

@@ -1,15 +1,16 @@
 //! The log's engine by its size, with small opaque entries: `cargo bench --bench log -- 7` up to ten millions of them (6
 //! without a number).
 //!
-//! What an append costs, how long a start takes, what memory the process holds, how long an auditor computes everything again:
-//! the first three must hardly show the size. Ten millions take some minutes and 3 GB of disk.
+//! What an append costs, how long a start takes, what memory a process needs that starts and appends, how long an auditor
+//! computes everything again: the first three must hardly show the size. Ten millions take some minutes and 3 GB of disk.
 
 #![expect(
     clippy::expect_used,
     reason = "a benchmark that cannot run should stop"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 
 const ORIGIN: &str = "bench.example/log";
+/// The file with the log's key, beside the log.
+const KEY: &str = "key.der";
 /// How many appends are under way at a time.
 const AT_ONCE: u64 = 2048;
 /// Over how many appends a cost is measured, at most.
@@ -39,9 +42,16 @@ const STARTS: usize = 5;
 /// The octets of an entry: index, timestamp, and as many again.
 const ENTRY_BYTES: usize = 32;
 
+/// Tells this program to be the process whose memory is measured.
+const APPENDER: &str = "--appender";
+
 fn main() {
+    if let Some(folder) = std::env::args().skip_while(|word| word != APPENDER).nth(1) {
+        return append_once(Path::new(&folder));
+    }
     let largest = std::env::args().skip(1).find_map(|word| word.parse().ok());
-    let place = Place::new();
+    let folder = tempfile::tempdir_in(".").expect("a folder");
+    let place = Place::new(folder.path());
     println!(
         "{:>10}  {:>12}  {:>12}  {:>10}  {:>10}  {:>12}",
         "entries", "append CPU", "append", "start", "memory", "fsck"
@@ -55,11 +65,12 @@ fn main() {
         let (processor, clock) = (processor_time(), Instant::now());
         place.append(&log, window);
         let (processor, clock) = (processor_time() - processor, clock.elapsed());
-        size = target + window;
         log.shutdown();
         drop(log);
         let start = place.start_time();
-        let (memory, fsck) = (resident_mib(), place.fsck_time(size));
+        let memory = place.memory_mib();
+        size = target + window + AT_ONCE;
+        let fsck = place.fsck_time(size);
         println!(
             "{target:>10}  {:>9.2} µs  {:>9.2} µs  {:>7} ms  {memory:>6} MiB  {:>9.2} s",
             processor.as_secs_f64() * 1e6 / window as f64,
@@ -70,23 +81,39 @@ fn main() {
     }
 }
 
+/// Opens a log in a process of its own, appends to it, and prints what memory that took.
+fn append_once(folder: &Path) {
+    let key = std::fs::read(folder.join(KEY)).expect("the key of the log");
+    let place = Place::at(folder, InMemoryKey::from_der(&key).expect("a key"));
+    let log = place.open();
+    place.append(&log, AT_ONCE);
+    log.shutdown();
+    println!("{}", peak_mib());
+}
+
 /// A log that is opened again and again.
 struct Place {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     signer: Arc<dyn Signer>,
     runtime: Runtime,
 }
 
 impl Place {
-    fn new() -> Self {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let place = Self {
-            folder: tempfile::tempdir_in(".").expect("a folder"),
-            signer: Arc::new(InMemoryKey::generate(NewKey::P256).expect("a key").0),
-            runtime: runtime.enable_time().build().expect("a runtime"),
-        };
+    fn new(folder: &Path) -> Self {
+        let (key, der) = InMemoryKey::generate(NewKey::P256).expect("a key");
+        std::fs::write(folder.join(KEY), &*der).expect("a file");
+        let place = Self::at(folder, key);
         Log::create(&place.parts()).expect("a log");
         place
+    }
+
+    fn at(folder: &Path, key: InMemoryKey) -> Self {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        Self {
+            folder: folder.to_owned(),
+            signer: Arc::new(key),
+            runtime: runtime.enable_time().build().expect("a runtime"),
+        }
     }
 
     fn parts(&self) -> LogParts {
@@ -95,9 +122,8 @@ impl Place {
             allow_volatile: true,
             allow_network: false,
         };
-        let folder: &Path = self.folder.path();
         LogParts {
-            store: Arc::new(Folder::open(folder, options, random.clone()).expect("a store")),
+            store: Arc::new(Folder::open(&self.folder, options, random.clone()).expect("a store")),
             key: LogKey::new(ORIGIN, Arc::clone(&self.signer)).expect("a key"),
             format: Arc::new(Opaque),
             clock: Arc::new(SystemClock),
@@ -143,9 +169,21 @@ impl Place {
         times.get(STARTS / 2).copied().unwrap_or_default()
     }
 
+    /// The most memory that a process held which opened the log and appended to it, in MiB.
+    fn memory_mib(&self) -> u64 {
+        let program = std::env::current_exe().expect("this program");
+        let appender = Command::new(program)
+            .arg(APPENDER)
+            .arg(&self.folder)
+            .output()
+            .expect("a process");
+        let printed = String::from_utf8_lossy(&appender.stdout);
+        printed.trim().parse().expect("a size")
+    }
+
     fn fsck_time(&self, size: u64) -> Duration {
         let key = self.signer.public_key_der();
-        let source = FolderSource::new(self.folder.path(), key, Arc::new(Opaque));
+        let source = FolderSource::new(&self.folder, key, Arc::new(Opaque));
         let start = Instant::now();
         let checkpoint = Checkpoint::read(&source, key, Some(ORIGIN)).expect("a checkpoint");
         let mut report =
@@ -211,10 +249,10 @@ fn processor_time() -> Duration {
     Duration::try_from(time).expect("a time after the start")
 }
 
-/// The memory that the process holds, in MiB.
-fn resident_mib() -> u64 {
+/// The most memory that the process held, in MiB.
+fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("the status of the process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.expect("its size in memory") / 1024
 }

@@ -1,7 +1,8 @@
 //! The other side: what a signing client sends, and what it checks of the answer.
 //!
-//! Everything here uses `p256` and an X.509 parser of its own, none of the code that issued: a second opinion on it for
-//! the self-test, the benchmarks and the tests. It speaks P-256 alone, which is what `init` makes.
+//! Everything in this file uses `p256` and an X.509 parser of its own, none of the code that issued: a second opinion on it
+//! for the self-test, the benchmarks and the tests. It speaks P-256 alone, which is what `init` makes. The modules below
+//! are what `mayfly cert` is made of, and take every kind of key.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,13 @@ use crate::ca::tbs::without_extension;
 use crate::random::{Random, RandomError};
 use crate::tlog::tree::{Hash, leaf_hash, sha256};
 use crate::x509::der;
+
+pub mod certificates;
+pub mod details;
+pub mod request;
+pub mod token;
+pub mod trusted_root;
+pub mod verify;
 
 /// The type of the `otherName` that holds `user!domain`.
 const USER_NAME_OID: &str = "1.3.6.1.4.1.57264.1.7";

@@ -45,6 +45,7 @@ pub mod x509;
 pub mod clock;
 pub mod hex;
 pub mod metrics;
+pub mod parallel;
 pub mod proto;
 pub mod random;
 pub mod reason;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Kills a server at any moment, again and again: no certificate that reached a client is ever missing from the log.
 
-ROUNDS says how often (20), SEED repeats a run, MAYFLY_BIN names the binary. Killing a process shows no missing sync, since
-the system keeps what was written: tests/failing_calls.py and the tests of the store show those.
+ROUNDS says how often (20), LIFE for how many seconds a server lives at most (0.5), SEED repeats a run, MAYFLY_BIN names the
+binary, CTCLIENT a client of RFC 6962 that reads the log in the end. Killing a process shows no missing sync, since the system
+keeps what was written: tests/failing_calls.py and the tests of the store show those.
 """
 
 import http.client
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import log_reader
 from harness import Checks, binary, dev, holds, same, succeed
-from outage import Crowd, Instance, Order, check_certificates
+from outage import Crowd, Instance, Order, check_certificates, check_with_ctclient
 
 # Of every other process counted from its launch, so that starts are cut short too; of the others, from its first answer.
-LONGEST_LIFE_SECONDS = 0.5
+LONGEST_LIFE_SECONDS = float(os.environ.get("LIFE", "0.5"))
 
 
 class Watcher(threading.Thread):
@@ -93,6 +94,7 @@ def main():
             again = log_reader.Audit(memory.log, memory.key)
             again.read()
             same(again.leaves[: len(memory.leaves)], memory.leaves, "entries")
+            check_with_ctclient(instance, again.leaves, chance)
             audit(instance, "fsck")
         with checks("the folder that the last kill left is sound"):
             audit(instance, "fsck")

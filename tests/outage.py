@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import log_reader
 from client import V2, Key, b64, bearer, claims_of, v2_challenge
-from harness import HANG_SECONDS, Server, binary, holds, succeed
+from harness import HANG_SECONDS, Server, binary, holds, run, succeed
 
 # Identity files, by the issuer that they trust.
 IDENTITY = """\
@@ -199,3 +199,29 @@ def check_certificates(memory, found):
     memory.catch_up()
     for certificate in found:
         memory.find(certificate)
+
+
+def check_with_ctclient(instance, leaves, chance):
+    """Has the client of RFC 6962 that auditors use find the same tree, where CTCLIENT names it."""
+    if not (ctclient := os.environ.get("CTCLIENT")):
+        return
+    log = ("--log_uri", f"{instance.server.url}/ct/main", "--pub_key", instance.trust / "ctfe.pub")
+    said = succeed(ctclient, "get-sth", *log)
+    holds(f"(size={len(leaves)})" in said, f"{said!r} is not the head of {len(leaves)} entries")
+    for index in (0, len(leaves) - 1, *chance.sample(range(len(leaves)), 3)):
+        proof = (*log, "--leaf_hash", b64(leaves[index]))
+        await_index(ctclient, "get-inclusion-proof", *proof)
+        said = succeed(ctclient, "get-inclusion-proof", *proof)
+        holds(f"for index {index} in tree of size {len(leaves)}" in said and "Verified that" in said, said)
+    for earlier in chance.sample(range(1, len(leaves)), 3):
+        sizes = ("--size", len(leaves), "--prev_size", earlier)
+        roots = [b64(log_reader.root_of(leaves[:size])) for size in (len(leaves), earlier)]
+        said = succeed(ctclient, "get-consistency-proof", *log, *sizes, "--tree_hash", roots[0], "--prev_hash", roots[1])
+        holds("Verified that" in said, said)
+
+
+def await_index(*command):
+    """Waits until a server that has just started knows where leaves are by their hashes: until then it answers 503."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while (result := run(*command)).returncode != 0 and "503" in result.stdout:
+        holds(time.monotonic() < deadline, f"the index of hashes is not filled after {HANG_SECONDS} s")

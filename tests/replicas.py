@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Three servers issue through one log in a bucket while one after the other is killed: nothing is lost, forked or stuck.
 
-MAYFLY_BIN names the binary, VERSITYGW an S3 server. SECONDS_OF_WAR says for how long (60), SEED repeats a run.
+MAYFLY_BIN names the binary, VERSITYGW an S3 server, CTCLIENT a client of RFC 6962 that reads the log in the end.
+SECONDS_OF_WAR says for how long (60), SEED repeats a run.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 import log_reader
 from harness import Checks, Server, binary, dev, free_port, holds, run, running, same, succeed
 from kill_loop import Watcher
-from outage import IDENTITY, Crowd, Instance, Order, check_certificates
+from outage import IDENTITY, Crowd, Instance, Order, check_certificates, check_with_ctclient
 
 SERVERS = 3
 # How long all of them live before the next one is killed, and how long that one is away at most.
@@ -156,6 +157,7 @@ def main():
                 holds(audit.leaves, "the log is empty")
                 for replica in replicas:
                     same(published(replica), len(audit.leaves), "entries")
+                    check_with_ctclient(replica, audit.leaves, chance)
                 succeed(binary(), "log", "fsck", url, "--key", first.trust / "trusted_root.json")
         with checks("an older copy of the bucket is refused"):
             back_in_time(replicas, order, folder)

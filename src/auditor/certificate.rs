@@ -3,12 +3,12 @@
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::entries::{EntryDetails, EntryKind, tbs_of, time_text};
+use super::entries::{EntryDetails, EntryKind, time_text};
 use super::source::Source;
 use super::tree::CheckedTree;
 use super::{AuditError, Checkpoint, issuer_name};
 use crate::ca::precertificate::SCT_LIST_OID;
-use crate::ca::tbs::without_extension;
+use crate::ca::tbs::{tbs_of, without_extension};
 use crate::ctlog::leaf::{Content, TileLeaf};
 use crate::ctlog::sct::{SignedCertificateTimestamp, TimestampedEntry};
 use crate::hex::hex;

@@ -6,20 +6,16 @@ use std::fmt::Debug;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::ca::extensions;
 use crate::ca::precertificate::POISON_OID;
-use crate::ca::tbs::without_extension;
+use crate::ca::tbs::{tbs_of, without_extension};
 use crate::ctlog::leaf::{Content, TileLeaf};
 use crate::ctlog::sct;
+pub use crate::ctlog::sct::time_text;
 use crate::hex::hex;
 use crate::tlog::tree::{Hash, leaf_hash};
-use crate::x509::der::{self, tag};
-
-/// The arc of Sigstore's extensions.
-const SIGSTORE_ARC: &str = "1.3.6.1.4.1.57264.1.";
-/// Up to this number the extensions hold bare text; above it, DER.
-const LAST_BARE: u32 = 7;
 
 /// What is known of the entries of a kind of log. None of it is believed before the tree says so.
 pub trait EntryKind: Debug + Send + Sync {
@@ -112,16 +108,6 @@ fn problem_of(index: u64, leaf: &TileLeaf<'_>) -> Option<String> {
     }
 }
 
-/// The TBSCertificate of a certificate, DER.
-pub(super) fn tbs_of(certificate: &[u8]) -> Option<&[u8]> {
-    let (certificate, []) = der::expect(certificate, tag::SEQUENCE).ok()? else {
-        return None;
-    };
-    let (_, rest) = der::expect(certificate.content, tag::SEQUENCE).ok()?;
-    let length = certificate.content.len() - rest.len();
-    certificate.content.get(..length)
-}
-
 /// An entry as a monitor wants to see it.
 #[derive(Clone, Debug, Serialize)]
 pub struct EntryDetails {
@@ -191,62 +177,22 @@ impl EntryDetails {
         self.not_before = time(certificate.validity().not_before.to_datetime());
         self.not_after = time(certificate.validity().not_after.to_datetime());
         if let Ok(Some(names)) = certificate.subject_alternative_name() {
-            self.san = names.value.general_names.iter().map(name_text).collect();
+            let names = names.value.general_names.iter();
+            self.san = names.map(|name| extensions::name_of(name).1).collect();
         }
         for extension in certificate.extensions() {
             let oid = extension.oid.to_id_string();
-            let Some(number) = oid.strip_prefix(SIGSTORE_ARC) else {
+            let Some(number) = extensions::number_of(&oid) else {
                 continue;
             };
-            let is_bare = number.parse().is_ok_and(|number: u32| number <= LAST_BARE);
-            let text = if is_bare {
-                Some(extension.value)
-            } else {
-                utf8_string(extension.value)
-            };
-            let text = text.and_then(|text| str::from_utf8(text).ok());
+            let text = extensions::text_of(number, extension.value);
             let value = text.map_or_else(|| hex(extension.value), str::to_owned);
             self.extensions.insert(oid, value);
         }
         // The newer form of the extension is the better one.
-        let issuer = ["8", "1"].map(|number| format!("{SIGSTORE_ARC}{number}"));
+        let issuer = [8, 1].map(|number| format!("{}.{number}", extensions::ARC));
         self.issuer = issuer
             .iter()
             .find_map(|oid| self.extensions.get(oid).cloned());
     }
-}
-
-fn name_text(name: &GeneralName<'_>) -> String {
-    match name {
-        GeneralName::RFC822Name(text) | GeneralName::URI(text) | GeneralName::DNSName(text) => {
-            (*text).to_owned()
-        }
-        // Sigstore's user names: `[0] EXPLICIT UTF8String`.
-        GeneralName::OtherName(_, value) => der::expect(value, 0xa0)
-            .ok()
-            .and_then(|(tagged, _)| utf8_string(tagged.content))
-            .and_then(|text| str::from_utf8(text).ok())
-            .map_or_else(|| format!("othername:{}", hex(value)), str::to_owned),
-        GeneralName::X400Address(_)
-        | GeneralName::DirectoryName(_)
-        | GeneralName::EDIPartyName(_)
-        | GeneralName::IPAddress(_)
-        | GeneralName::RegisteredID(_)
-        | GeneralName::Invalid(..) => name.to_string(),
-    }
-}
-
-fn utf8_string(value: &[u8]) -> Option<&[u8]> {
-    match der::expect(value, tag::UTF8_STRING) {
-        Ok((text, [])) => Some(text.content),
-        _ => None,
-    }
-}
-
-/// Milliseconds since 1970 as RFC 3339 has them.
-#[must_use]
-pub fn time_text(millis: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-    let time = time.ok().and_then(|time| time.format(&Rfc3339).ok());
-    time.unwrap_or_else(|| format!("{millis} ms"))
 }

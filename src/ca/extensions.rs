@@ -2,11 +2,17 @@
 //!
 //! One row of a table per extension; the order of the rows is the order in the certificate.
 
+use x509_parser::prelude::GeneralName;
+
+use crate::hex::hex;
+use crate::identity::ci_provider::Purpose;
 use crate::identity::excerpt::Excerpt;
 use crate::identity::{BuildFact, Identity, San};
 use crate::reason::Reason;
 use crate::x509::der::{self, tag};
 
+/// The arc below which Sigstore's extensions are.
+pub const ARC: &str = "1.3.6.1.4.1.57264.1";
 /// Tag of `otherName` in a GeneralName, and of the value inside it.
 const OTHER_NAME: u8 = 0xa0;
 /// The number of the extension that is none: below the same arc, it is the type of Sigstore's `otherName`.
@@ -93,6 +99,16 @@ impl Content {
             Self::Issuer => Some(&identity.issuer),
             Self::Subject => Some(&identity.subject),
             Self::Build(fact) => identity.build.get(fact),
+        }
+    }
+
+    /// Its name, as the keys of an identity configuration have it, such as `build-signer-uri`.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Issuer => "issuer".to_owned(),
+            Self::Subject => "subject".to_owned(),
+            Self::Build(fact) => Purpose::Extension(fact).to_string(),
         }
     }
 }
@@ -187,6 +203,60 @@ pub fn named(identity: &Identity) -> impl Iterator<Item = NamedExtension<'_>> {
             value,
         })
     })
+}
+
+/// The last arc of a dotted object identifier, if it is one of Sigstore's extensions.
+#[must_use]
+pub fn number_of(oid: &str) -> Option<u32> {
+    oid.strip_prefix(ARC)?.strip_prefix('.')?.parse().ok()
+}
+
+/// What the extension with this last arc holds; nothing if there is none such.
+#[must_use]
+pub fn content_of(number: u32) -> Option<Content> {
+    let row = ROWS.iter().find(|row| u32::from(row.0) == number);
+    row.map(|&(_, _, content)| content)
+}
+
+/// Reads the text in the value of an extension with this last arc. One that is not known is taken for a newer one.
+#[must_use]
+pub fn text_of(number: u32, value: &[u8]) -> Option<&str> {
+    let is_raw = number <= u32::from(USER_NAME);
+    let octets = if is_raw { value } else { utf8_string(value)? };
+    str::from_utf8(octets).ok()
+}
+
+/// A name as people read it: its kind, as [`San`]'s are, and its text.
+#[must_use]
+pub fn name_of(name: &GeneralName<'_>) -> (&'static str, String) {
+    match name {
+        GeneralName::RFC822Name(text) => ("email", (*text).to_owned()),
+        GeneralName::URI(text) => ("uri", (*text).to_owned()),
+        GeneralName::DNSName(text) => ("dns", (*text).to_owned()),
+        // Sigstore's user names: `[0] EXPLICIT UTF8String`.
+        GeneralName::OtherName(_, value) => {
+            let text = der::expect(value, OTHER_NAME)
+                .ok()
+                .and_then(|(tagged, _)| utf8_string(tagged.content))
+                .and_then(|text| str::from_utf8(text).ok());
+            let text = text.map_or_else(|| format!("othername:{}", hex(value)), str::to_owned);
+            ("other_name", text)
+        }
+        GeneralName::X400Address(_)
+        | GeneralName::DirectoryName(_)
+        | GeneralName::EDIPartyName(_)
+        | GeneralName::IPAddress(_)
+        | GeneralName::RegisteredID(_)
+        | GeneralName::Invalid(..) => ("other", name.to_string()),
+    }
+}
+
+/// The octets of a DER UTF8String with nothing behind it.
+fn utf8_string(value: &[u8]) -> Option<&[u8]> {
+    match der::expect(value, tag::UTF8_STRING) {
+        Ok((text, [])) => Some(text.content),
+        _ => None,
+    }
 }
 
 /// Returns the value of the subject alternative name extension: GeneralNames with one name, DER (RFC 5280, section

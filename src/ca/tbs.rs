@@ -216,6 +216,17 @@ fn time(at: OffsetDateTime) -> Vec<u8> {
     der::encode(tag, &[&text])
 }
 
+/// The TBSCertificate of a certificate, DER.
+#[must_use]
+pub fn tbs_of(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, []) = der::expect(certificate, tag::SEQUENCE).ok()? else {
+        return None;
+    };
+    let (_, rest) = der::expect(certificate.content, tag::SEQUENCE).ok()?;
+    let length = certificate.content.len() - rest.len();
+    certificate.content.get(..length)
+}
+
 /// Returns a TBSCertificate without the one extension of the given OID, all else byte for byte (RFC 6962, section 3.2).
 ///
 /// # Errors

@@ -1,7 +1,5 @@
 //! `mayfly explain`: what a token would get, and why.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,12 +7,11 @@ use clap::{Args, ValueEnum};
 use reqwest::Method;
 use serde_json::value::to_raw_value;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::runtime::{self, Runtime};
 use zeroize::Zeroizing;
 
 use super::admin::RunningServer;
-use super::{ConfigPaths, Failure, print};
+use super::{ConfigPaths, Failure, moment, print, read};
 use crate::admin::{self, ExplainRequest};
 use crate::ca::request::PermittedAlgorithms;
 use crate::fetch::{FetchLimits, HttpFetcher};
@@ -26,9 +23,6 @@ use crate::identity::trace::{Keys, Presented};
 use crate::metrics::Metrics;
 use crate::policy::explain::{Question, explain};
 use crate::server::Environment;
-
-/// The largest file that is read, in octets: far more than a token, a key or a key set has.
-const MAX_OCTETS: u64 = 1024 * 1024;
 
 /// The arguments of `mayfly explain`.
 #[derive(Args, Debug)]
@@ -197,26 +191,4 @@ fn given_keys(path: &Path) -> Result<KeyLocation, Failure> {
     let text = read(path)?;
     let location = KeyLocation::given(&String::from_utf8_lossy(&text));
     location.map_err(|error| Failure::dependency(format!("{}: {error}", path.display())))
-}
-
-/// Reads a file, or the standard input.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |error: io::Error| Failure::dependency(format!("{}: {error}", path.display()));
-    let mut octets = Zeroizing::new(Vec::new());
-    let length = if path == Path::new("-") {
-        io::stdin().take(MAX_OCTETS + 1).read_to_end(&mut octets)
-    } else {
-        let file = File::open(path).map_err(failed)?;
-        file.take(MAX_OCTETS + 1).read_to_end(&mut octets)
-    };
-    let length = u64::try_from(length.map_err(failed)?).unwrap_or(u64::MAX);
-    if length > MAX_OCTETS {
-        let message = format!("{}: more than 1 MiB", path.display());
-        return Err(Failure::dependency(message));
-    }
-    Ok(octets)
-}
-
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
-    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())
 }

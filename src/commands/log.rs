@@ -30,6 +30,8 @@ mod proof;
 mod status;
 mod verify_inclusion;
 
+pub(super) use verify_inclusion::prove;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show what the log's checkpoint says, how old it is, and whether its tree is there
@@ -91,7 +93,7 @@ struct TrustArguments {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// For people.
     Text,
     /// JSON, for machines.
@@ -122,7 +124,7 @@ impl Place {
 }
 
 /// A log that can be read, and the key by which it is believed.
-struct Opened {
+pub(super) struct Opened {
     place: Place,
     /// Its URL or path.
     name: String,
@@ -221,6 +223,25 @@ impl TrustArguments {
 }
 
 impl Opened {
+    /// Opens a log at a URL or in a folder, which is believed by this key.
+    pub(super) fn at(log: &str, public_key_der: Vec<u8>) -> Result<Self, Failure> {
+        let place = if log.starts_with("http://") || log.starts_with("https://") {
+            let base = Url::parse(log)
+                .map_err(|error| Failure::configuration(format!("{log}: {error}")))?;
+            Place::Url(HttpSource::new(base).map_err(|error| unreadable(&error))?)
+        } else {
+            let kind = Arc::new(CtEntries);
+            Place::Folder(FolderSource::new(Path::new(log), &public_key_der, kind))
+        };
+        Ok(Self {
+            place,
+            name: log.to_owned(),
+            public_key_der,
+            key_origin: "the trusted root".to_owned(),
+            origin: None,
+        })
+    }
+
     fn source(&self) -> &dyn Source {
         self.place.source()
     }
@@ -290,7 +311,7 @@ fn read_keys(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
 }
 
 /// Prints a JSON document.
-fn print_json(document: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(document).map_err(Failure::defect)?;
     print(&(json + "\n"))
 }

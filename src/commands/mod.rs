@@ -1,7 +1,9 @@
 //! The command line, one file a command.
 
 use std::error::Error;
-use std::io::{ErrorKind, Write as _};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +11,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::fs::Mode;
 use rustix::process::umask;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
 
 use crate::admin::socket::AdminSocketError;
 use crate::clock::SystemClock;
@@ -24,6 +28,7 @@ use crate::store::StoreError;
 
 mod admin;
 mod bench;
+mod cert;
 mod check_config;
 mod completions;
 mod config;
@@ -41,6 +46,9 @@ mod self_test;
 mod serve;
 mod test_config;
 mod trust;
+
+/// The largest file that is read, in octets: far more than a token, a key, a key set or a chain has.
+const MAX_OCTETS: u64 = 1024 * 1024;
 
 /// A certificate authority for code signing that keeps no signing key: it verifies an identity token, issues a certificate
 /// that lives ten minutes, and enters it in a transparency log before it leaves.
@@ -94,6 +102,9 @@ enum Command {
     /// Look at a log from outside, on a disk or over HTTP: what it says, whether it holds, what is in it
     #[command(subcommand)]
     Log(log::Command),
+    /// A certificate: get one, look at it, verify it
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// What clients must trust
     #[command(subcommand)]
     Trust(trust::Command),
@@ -148,6 +159,17 @@ impl Failure {
             code: 5,
             message: message.to_string(),
         }
+    }
+
+    /// Whether the operation itself came to nothing, and not what it needs.
+    const fn is_of_operation(&self) -> bool {
+        self.code == 1
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 
@@ -266,12 +288,35 @@ fn load(path: &Path, now: OffsetDateTime) -> Result<Issuers, Failure> {
     }
 }
 
+/// Reads a file, or for `-` the standard input.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |error: io::Error| Failure::dependency(format!("{}: {error}", path.display()));
+    let mut octets = Zeroizing::new(Vec::new());
+    let length = if path == Path::new("-") {
+        io::stdin().take(MAX_OCTETS + 1).read_to_end(&mut octets)
+    } else {
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_OCTETS + 1).read_to_end(&mut octets)
+    };
+    let length = u64::try_from(length.map_err(failed)?).unwrap_or(u64::MAX);
+    if length > MAX_OCTETS {
+        let message = format!("{}: more than 1 MiB", path.display());
+        return Err(Failure::dependency(message));
+    }
+    Ok(octets)
+}
+
+/// Parses a moment as RFC 3339 has it.
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())
+}
+
 /// Prints what a command is asked for. Whoever reads it may stop before its end, as `head` does.
 ///
 /// # Errors
 /// When the standard output cannot be written to.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut output = std::io::stdout().lock();
+    let mut output = io::stdout().lock();
     match output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush())
@@ -356,6 +401,7 @@ pub fn run() -> ExitCode {
         Command::Import(command) => import::run(command, &environment),
         Command::Schema { file } => schema::run(file),
         Command::Log(command) => log::run(&command, &environment),
+        Command::Cert(command) => cert::run(&command, &environment),
         Command::Trust(command) => trust::run(command),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),

@@ -4,6 +4,8 @@ use aws_lc_rs::signature as lc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Submission;
 use crate::tlog::tree::{Hash, leaf_hash};
@@ -28,6 +30,13 @@ enum SctAlgorithm {
 }
 
 impl SctAlgorithm {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaSha256 => "ECDSA with SHA-256",
+            Self::RsaSha256 => "RSA with SHA-256",
+        }
+    }
+
     const fn code(self) -> [u8; 2] {
         match self {
             Self::EcdsaSha256 => [4, 3],
@@ -264,6 +273,12 @@ impl SignedCertificateTimestamp {
         self.timestamp
     }
 
+    /// How it is signed, for people.
+    #[must_use]
+    pub const fn algorithm_name(&self) -> &'static str {
+        self.algorithm.name()
+    }
+
     /// The signature: DER `ECDSA-Sig-Value`, or RSA PKCS #1 v1.5.
     #[must_use]
     pub fn signature(&self) -> &[u8] {
@@ -388,6 +403,14 @@ impl SignedCertificateTimestamp {
         }
         Ok(list)
     }
+}
+
+/// The time of a timestamp, milliseconds since 1970, as RFC 3339 has it.
+#[must_use]
+pub fn time_text(millis: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
+    let time = time.ok().and_then(|time| time.format(&Rfc3339).ok());
+    time.unwrap_or_else(|| format!("{millis} ms"))
 }
 
 /// Whether `signed`, a `digitally-signed` struct, is a signature of this key over `message`.

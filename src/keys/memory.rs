@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
     EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
@@ -20,13 +21,43 @@ pub enum NewKey {
     P256,
     /// ECDSA on P-384.
     P384,
+    /// ECDSA on P-521.
+    P521,
+    /// Ed25519.
+    Ed25519,
+    /// RSA with a modulus of 2048 bits.
+    Rsa2048,
+    /// RSA with a modulus of 3072 bits.
+    Rsa3072,
+    /// RSA with a modulus of 4096 bits.
+    Rsa4096,
 }
 
 impl NewKey {
-    const fn algorithm(self) -> &'static EcdsaSigningAlgorithm {
+    /// Generates a key: its PKCS#8 (v1) DER.
+    fn pkcs8(self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let ecdsa = |algorithm: &'static EcdsaSigningAlgorithm| {
+            let pair = EcdsaKeyPair::generate(algorithm).map_err(|_| KeyError::Generation)?;
+            let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generation)?;
+            Ok(Zeroizing::new(der.as_ref().to_vec()))
+        };
+        let rsa = |size| {
+            let pair = RsaKeyPair::generate(size).map_err(|_| KeyError::Generation)?;
+            let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| KeyError::Generation)?;
+            Ok(Zeroizing::new(der.as_ref().to_vec()))
+        };
         match self {
-            Self::P256 => &ECDSA_P256_SHA256_ASN1_SIGNING,
-            Self::P384 => &ECDSA_P384_SHA384_ASN1_SIGNING,
+            Self::P256 => ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING),
+            Self::P384 => ecdsa(&ECDSA_P384_SHA384_ASN1_SIGNING),
+            Self::P521 => ecdsa(&ECDSA_P521_SHA512_ASN1_SIGNING),
+            Self::Ed25519 => {
+                let pair = Ed25519KeyPair::generate().map_err(|_| KeyError::Generation)?;
+                let der = pair.to_pkcs8v1().map_err(|_| KeyError::Generation)?;
+                Ok(Zeroizing::new(der.as_ref().to_vec()))
+            }
+            Self::Rsa2048 => rsa(KeySize::Rsa2048),
+            Self::Rsa3072 => rsa(KeySize::Rsa3072),
+            Self::Rsa4096 => rsa(KeySize::Rsa4096),
         }
     }
 }
@@ -72,9 +103,7 @@ impl InMemoryKey {
     /// # Errors
     /// When the system has no randomness.
     pub fn generate(kind: NewKey) -> Result<(Self, Zeroizing<Vec<u8>>), KeyError> {
-        let pair = EcdsaKeyPair::generate(kind.algorithm()).map_err(|_| KeyError::Generation)?;
-        let pkcs8 = pair.to_pkcs8v1().map_err(|_| KeyError::Generation)?;
-        let der = Zeroizing::new(pkcs8.as_ref().to_vec());
+        let der = kind.pkcs8()?;
         Ok((Self::from_der(&der)?, der))
     }
 
@@ -192,20 +221,29 @@ impl Signer for InMemoryKey {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+    use aws_lc_rs::signature::{self as lc, VerificationAlgorithm};
 
     use super::*;
 
     #[test]
     fn a_generated_key_signs_and_reads_back_from_its_pkcs8() {
-        let (key, pkcs8) = InMemoryKey::generate(NewKey::P256).unwrap();
-        let again = InMemoryKey::from_der(&pkcs8).unwrap();
+        let kinds: [(NewKey, &'static dyn VerificationAlgorithm); 5] = [
+            (NewKey::P256, &lc::ECDSA_P256_SHA256_ASN1),
+            (NewKey::P384, &lc::ECDSA_P384_SHA384_ASN1),
+            (NewKey::P521, &lc::ECDSA_P521_SHA512_ASN1),
+            (NewKey::Ed25519, &lc::ED25519),
+            (NewKey::Rsa2048, &lc::RSA_PKCS1_2048_8192_SHA256),
+        ];
+        for (kind, algorithm) in kinds {
+            let (key, pkcs8) = InMemoryKey::generate(kind).unwrap();
+            let again = InMemoryKey::from_der(&pkcs8).unwrap();
 
-        assert_eq!(key.public_key_der(), again.public_key_der());
-        let signature = again.sign_now(b"message").unwrap();
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_der())
-            .verify(b"message", &signature)
-            .unwrap();
+            assert_eq!(key.public_key_der(), again.public_key_der(), "{kind:?}");
+            let signature = again.sign_now(b"message").unwrap();
+            lc::UnparsedPublicKey::new(algorithm, key.public_key_der())
+                .verify(b"message", &signature)
+                .unwrap_or_else(|_| panic!("{kind:?}"));
+        }
     }
 
     #[test]

@@ -11,7 +11,6 @@ use crate::ca::extensions::{self, Content, EncodingError};
 use crate::ca::profile::ProfileError;
 use crate::ca::request::{PermittedAlgorithms, ProofError};
 use crate::clock::rfc3339;
-use crate::identity::ci_provider::Purpose;
 use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::MatchedIssuer;
 use crate::identity::json::Object;
@@ -495,20 +494,18 @@ fn name(identity: &Identity, origins: &Origins) -> ExplainedName {
 fn named(identity: &Identity, origins: &Origins) -> Vec<ExplainedExtension> {
     let subject = Origin::Claim("sub".to_owned());
     let explained = extensions::named(identity).map(|extension| {
-        let (name, origin) = match extension.content {
-            Content::Issuer => ("issuer".to_owned(), Some(&origins.issuer)),
-            Content::Subject => ("subject".to_owned(), Some(&subject)),
+        let origin = match extension.content {
+            Content::Issuer => Some(&origins.issuer),
+            Content::Subject => Some(&subject),
             Content::Build(fact) => {
                 let mut facts = origins.facts.iter();
-                let origin = facts
-                    .find(|(known, _)| *known == fact)
-                    .map(|(_, origin)| origin);
-                (Purpose::Extension(fact).to_string(), origin)
+                let found = facts.find(|(known, _)| *known == fact);
+                found.map(|(_, origin)| origin)
             }
         };
         ExplainedExtension {
-            oid: format!("1.3.6.1.4.1.57264.1.{}", extension.number),
-            name,
+            oid: format!("{}.{}", extensions::ARC, extension.number),
+            name: extension.content.name(),
             value: extension.value.to_owned(),
             source: origin.map_or("claim", Origin::kind),
             from: origin.map_or_else(String::new, ToString::to_string),

@@ -59,6 +59,10 @@ impl Store for MeteredStore {
         Ok(Box::new(MeteredJournal { journal, metrics }))
     }
 
+    fn at_once(&self) -> usize {
+        self.store.at_once()
+    }
+
     fn as_shared(&self) -> Option<&dyn SharedStore> {
         self.store.as_shared().map(|_| self as &dyn SharedStore)
     }

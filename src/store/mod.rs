@@ -60,6 +60,11 @@ pub trait Store: Debug + Send + Sync {
     /// When there is no journal of that log, or it has no segment `from` and does not end right before it.
     fn open_journal(&self, log_id: &[u8; 32], from: u64) -> Result<Box<dyn Journal>, StoreError>;
 
+    /// How many reads or writes at once are worth it: more than one where each takes a journey and not work.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// The store as one that several processes write at once; nothing where a store has one writer.
     fn as_shared(&self) -> Option<&dyn SharedStore> {
         None

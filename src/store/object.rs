@@ -35,6 +35,8 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 const OCTETS_A_SECOND: usize = 1 << 20;
 /// How many segments are read at once.
 const READ_AHEAD: u64 = 16;
+/// How many objects are written or read at once.
+const AT_ONCE: usize = 16;
 /// How many segments are read when another process was first: often it is only one.
 const READ_AFTER_RACE: u64 = 4;
 /// The object that says whose journal this is, and was made first of all.
@@ -561,6 +563,13 @@ impl Store for ObjectStorage {
             )));
         }
         Ok(Box::new(journal))
+    }
+
+    fn at_once(&self) -> usize {
+        match self.0.runner {
+            Runner::Runtime(_) => AT_ONCE,
+            Runner::Caller => 1,
+        }
     }
 
     fn as_shared(&self) -> Option<&dyn SharedStore> {

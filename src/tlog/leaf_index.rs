@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Log;
 use super::tile::{TILE_WIDTH, TileKind, TilePath};
 use super::tree::{Hash, Nodes as _};
+use crate::parallel::try_map;
 use crate::store::StoreError;
 
 /// How many tiles one call takes in at least, however slow they are.
@@ -55,18 +56,17 @@ impl LeafIndex {
         let (mut size, mut items) = (first, Vec::new());
         let is_time = |size| size < first + MIN_TILES * TILE_WIDTH || begun.elapsed() < STEP;
         while size < published && is_time(size) {
-            let index = size / TILE_WIDTH;
-            let path = TilePath::full(TileKind::Hashes(0), index);
-            let width = path.available(published);
-            let tile = log.tile(TilePath::of_width(path.kind(), index, width))?;
-            let tile = tile.ok_or_else(|| {
-                StoreError::Damaged(format!("{path} of the published tree is missing"))
+            let tiles: Vec<_> = (size / TILE_WIDTH..published.div_ceil(TILE_WIDTH))
+                .take(log.reads_at_once())
+                .collect();
+            let tiles = try_map(tiles.len(), &tiles, |index| {
+                read_leaves(log, *index, published)
             })?;
-            let (hashes, _) = tile.as_chunks::<32>();
-            let start = index * TILE_WIDTH;
-            let hashes = (start..).zip(hashes).filter(|(at, _)| *at >= size);
-            items.extend(hashes.map(|(at, hash)| (prefix(hash), at)));
-            size = start + width;
+            for leaves in tiles {
+                let new = leaves.into_iter().filter(|(_, at)| *at >= size);
+                items.extend(new);
+                size = items.last().map_or(size, |(_, at)| at + 1);
+            }
         }
         // Nobody waits while a store is read. Of two who read the same, one was first.
         let mut runs = self.lock();
@@ -100,6 +100,21 @@ impl LeafIndex {
     fn lock(&self) -> MutexGuard<'_, Runs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The leaves of a tile, as far as the published tree of so many leaves has filled it.
+fn read_leaves(log: &Log, index: u64, published: u64) -> Result<Vec<Item>, StoreError> {
+    let path = TilePath::full(TileKind::Hashes(0), index);
+    let path = TilePath::of_width(path.kind(), index, path.available(published));
+    let tile = log
+        .tile(path)?
+        .ok_or_else(|| StoreError::Damaged(format!("{path} of the published tree is missing")))?;
+    let (hashes, _) = tile.as_chunks::<32>();
+    let places = index * TILE_WIDTH..;
+    Ok(places
+        .zip(hashes)
+        .map(|(at, hash)| (prefix(hash), at))
+        .collect())
 }
 
 impl Runs {

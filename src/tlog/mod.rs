@@ -38,6 +38,11 @@ mod sequencer;
 pub mod tile;
 pub mod tree;
 
+/// On what [`handover`] stands. What checks it in every order of its threads puts another in its place.
+mod sync {
+    pub(super) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+}
+
 use checkpoint::{CheckpointError, LogKey};
 use handover::{Asker, handover};
 use journal::{Committed, SegmentError, Tip};
@@ -50,6 +55,8 @@ use tree::{Hash, Nodes};
 const QUEUE_LENGTH: usize = 4096;
 /// How many entries may be in the journal and not yet published.
 const MAX_UNPUBLISHED: u64 = 10_000;
+/// From how many unpublished entries on a checkpoint is due at once: long before entries would be refused.
+const MANY_UNPUBLISHED: u64 = MAX_UNPUBLISHED / 4;
 /// How far the clock may be behind the newest timestamp of the log, or from the clock of its store, in milliseconds.
 const MAX_CLOCK_BEHIND_MILLIS: u64 = 5_000;
 /// How old what readers see may be when other processes write the log too.
@@ -560,6 +567,11 @@ impl Log {
         }
     }
 
+    /// How many tiles are worth reading at once.
+    fn reads_at_once(&self) -> usize {
+        self.shared.parts.store.at_once()
+    }
+
     /// Returns a tile as far as its entries are published; nothing for one that has not that many.
     ///
     /// A full tile is read from the store, and has been checked up to the root of the latest checkpoint.
@@ -820,17 +832,23 @@ impl Shared {
     /// Whether too much waits for its publication, or has waited too long: a publisher that hangs in a system call cannot
     /// say so itself.
     fn is_publisher_late(&self, now: u64) -> bool {
-        let view = self.view.load();
-        let (published, at) = view
-            .as_ref()
-            .map_or((0, now), |view| (view.head.size, view.head.timestamp));
-        let unpublished = self
-            .tip_size
-            .load(Ordering::Acquire)
-            .saturating_sub(published);
+        let unpublished = self.unpublished();
+        let at = self.view.load().as_ref().map(|view| view.head.timestamp);
         let longest = self.parts.timing.heartbeat + MAX_LAG;
-        let age = Duration::from_millis(now.saturating_sub(at));
+        let age = Duration::from_millis(now.saturating_sub(at.unwrap_or(now)));
         unpublished > MAX_UNPUBLISHED || (unpublished > 0 && age > longest)
+    }
+
+    /// Whether so much waits for its publication that it should not wait for its time.
+    fn is_publication_urgent(&self) -> bool {
+        self.unpublished() > MANY_UNPUBLISHED
+    }
+
+    /// How many entries are in the journal and not yet published.
+    fn unpublished(&self) -> u64 {
+        let published = self.view.load().as_ref().map_or(0, |view| view.head.size);
+        let tip_size = self.tip_size.load(Ordering::Acquire);
+        tip_size.saturating_sub(published)
     }
 
     /// Starts a thread whose end by a panic is fatal.
@@ -872,6 +890,8 @@ impl Drop for Watch {
     }
 }
 
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 #[expect(
     clippy::cast_possible_truncation,

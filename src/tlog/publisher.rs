@@ -21,6 +21,7 @@ use super::tile::{Edge, FullTile, TILE_WIDTH, TileKind, TilePath, cut_entries, c
 use super::tree::Hash;
 use super::{EntryFormat, LogParts, Shared, Timing};
 use crate::keys::SignError;
+use crate::parallel::try_map;
 use crate::store::folder::write_durably;
 use crate::store::{SharedStore, StoreError, Version};
 
@@ -203,7 +204,7 @@ impl Tree {
     /// one.
     fn write_tiles(&mut self, parts: &LogParts) -> Result<(), StoreError> {
         let LogParts { store, format, .. } = parts;
-        for (path, tile) in &self.full {
+        try_map(store.at_once(), &self.full, |(path, tile)| {
             store.put_immutable(&path.to_string(), tile)?;
             if let Some(metrics) = &parts.metrics {
                 match path.kind() {
@@ -211,14 +212,16 @@ impl Tree {
                     TileKind::Data => metrics.data_tiles.wrote(tile.len()),
                 }
             }
-        }
-        for (path, _) in &self.full {
+            Ok(())
+        })?;
+        try_map(store.at_once(), &self.full, |(path, _)| {
             // Above a data tile lie all the tiles of hashes that it made full.
             if path.kind() == TileKind::Data {
                 self.edge
                     .full_tile(path.kind(), path.index(), &**store, &**format)?;
             }
-        }
+            Ok(())
+        })?;
         self.full.clear();
         Ok(())
     }
@@ -540,12 +543,13 @@ impl Publisher {
             }
             self.receive(items);
             let now = Instant::now();
-            if !is_last && !is_asked && now < due {
+            let is_urgent = failing.is_none() && self.shared.is_publication_urgent();
+            if !is_last && !is_asked && !is_urgent && now < due {
                 continue;
             }
             last = now;
             let shown_before = self.shown_at();
-            let urgency = if is_last {
+            let urgency = if is_last || is_urgent {
                 Urgency::Now
             } else {
                 Urgency::Paced

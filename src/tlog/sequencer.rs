@@ -325,7 +325,8 @@ impl Sequencer {
     fn advance(&mut self, committed: Committed) {
         self.tip = committed.tip.clone();
         self.shared.advance(&self.tip);
-        self.publisher.give(committed);
+        let is_urgent = self.shared.is_publication_urgent();
+        self.publisher.give(committed, is_urgent);
     }
 }
 

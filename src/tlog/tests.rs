@@ -319,6 +319,20 @@ fn growth_is_published_without_being_asked() {
 }
 
 #[test]
+fn many_unpublished_entries_are_published_before_their_time() {
+    let place = Place::created();
+    let log = place.open();
+    let first = usize::try_from(MANY_UNPUBLISHED).unwrap();
+    place.append_many(&log, first);
+    assert_eq!(log.head().unwrap().size, 0, "their time is in an hour");
+    place.append_many(&log, 300);
+    while log.head().unwrap().size == 0 {
+        thread::yield_now();
+    }
+    assert!(assert_sound(&log).len() > first);
+}
+
+#[test]
 fn proofs_from_tiles_verify() {
     let place = Place::created();
     let log = place.open();
@@ -764,6 +778,44 @@ fn entries_that_were_acknowledged_survive_a_crash_before_their_checkpoint() {
         "published before the first read"
     );
     assert_sound(&log);
+}
+
+/// The writes of a publication, in their order.
+const PUBLICATION: [&str; 4] = ["tile/data/000", "tile/0/000", "checkpoint", "state.json"];
+
+#[test]
+fn an_end_between_any_two_writes_of_a_publication_loses_nothing_and_forks_nothing() {
+    let ends = PUBLICATION
+        .into_iter()
+        .flat_map(|name| [Fault::Before, Fault::After].map(|fault| (name, fault)));
+    // Two in a row: the process that follows meets the second one, while it opens or when it publishes.
+    for first in ends.clone() {
+        for second in ends.clone() {
+            let place = Place::created();
+            let log = place.open();
+            place.append_many(&log, 200);
+            log.shutdown();
+            let before = assert_sound(&log);
+            let log = place.open();
+            place.append_many(&log, 100);
+            place.store.fail_next(first.0, first.1);
+            log.shutdown();
+            drop(log);
+            assert_eq!(place.fatal().len(), 1, "{first:?}");
+
+            place.store.fail_next(second.0, second.1);
+            let log = place.open_in_spite_of_faults();
+            let after = assert_sound(&log);
+            assert_eq!(after.len(), 300, "{first:?}, {second:?}");
+            assert_eq!(after[..200], before, "{first:?}, {second:?}");
+            place.append(&log, "one more").unwrap();
+            log.shutdown();
+            drop(log);
+            let log = place.open_in_spite_of_faults();
+            assert_eq!(assert_sound(&log)[..300], after, "{first:?}, {second:?}");
+            assert_eq!(log.head().unwrap().size, 301, "{first:?}, {second:?}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::tree::{CompactRange, Hash};
 use super::{EntryFormat, Position};
+use crate::parallel::try_map;
 use crate::store::{Store, StoreError};
 
 /// How many hashes or entries a full tile holds.
@@ -269,15 +270,12 @@ impl Edge {
         }
         let (mut level, mut count) = (0, size / TILE_WIDTH);
         while count > 0 {
-            let mut roots = Vec::new();
-            for index in count - count % TILE_WIDTH..count {
-                roots.extend(perfect_root(&read(
-                    TileKind::Hashes(level),
-                    index,
-                    TILE_WIDTH,
-                )?));
-            }
-            edge.levels.push(roots);
+            let below: Vec<_> = (count - count % TILE_WIDTH..count).collect();
+            let roots = try_map(store.at_once(), &below, |index| {
+                let tile = read(TileKind::Hashes(level), *index, TILE_WIDTH)?;
+                Ok::<_, StoreError>(perfect_root(&tile))
+            })?;
+            edge.levels.push(roots.concat());
             level += 1;
             count /= TILE_WIDTH;
         }

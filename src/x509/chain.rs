@@ -265,13 +265,19 @@ impl Certificate {
 
     /// Whether `issuer` is named as, and its key verifies as, the one that signed this certificate.
     fn is_signed_by(&self, issuer: &Self) -> bool {
-        let Ok((_, parsed)) = X509Certificate::from_der(&self.der) else {
+        issuer.has_signed(&self.der)
+    }
+
+    /// Whether another certificate, DER, names this one's subject as its issuer, and this one's key has signed it.
+    #[must_use]
+    pub fn has_signed(&self, certificate_der: &[u8]) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate_der) else {
             return false;
         };
-        parsed.issuer().as_raw() == issuer.subject_der
+        parsed.issuer().as_raw() == self.subject_der
             && parsed.signature_algorithm == parsed.tbs_certificate.signature
             && verifies(
-                &issuer.public_key_der,
+                &self.public_key_der,
                 &parsed.signature_algorithm.algorithm,
                 parsed.tbs_certificate.as_ref(),
                 &parsed.signature_value.data,

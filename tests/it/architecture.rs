@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("random", &[]),
     ("hex", &[]),
+    ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
     ("proto", &[]),
@@ -27,7 +28,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "tlog",
-        &["clock", "keys", "metrics", "random", "reason", "store"],
+        &[
+            "clock", "keys", "metrics", "parallel", "random", "reason", "store",
+        ],
     ),
     // Layer 3: what the product is for.
     (
@@ -45,7 +48,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
     ("trust", &["x509"]),
-    ("client", &["ca", "random", "tlog", "x509"]),
+    (
+        "client",
+        &["ca", "ctlog", "hex", "keys", "random", "tlog", "x509"],
+    ),
     // Layer 4: wire formats.
     (
         "api",
@@ -79,7 +85,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "hex",
             "api",
+            "clock",
             "identity",
+            "listener",
             "metrics",
             "readiness",
             "systemd",

@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Proves that the first of some certificates is in the log; the second one, if any, is of who signed it.
-pub(super) fn prove(
+pub(in crate::commands) fn prove(
     opened: &Opened,
     certificates: &[Vec<u8>],
     wait: Duration,
