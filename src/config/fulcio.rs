@@ -36,8 +36,14 @@ const GRPC_PORT: u16 = 8081;
 const METRICS_PORT: u16 = 2112;
 
 macro_rules! flags {
-    ($($(#[$attribute:meta])* $name:ident = $long:literal $(or $alias:literal)? : $kind:ty => $ours:expr,)+) => {
-        /// Fulcio's flags, as far as they are not spelt like ours. Help shows them only when asked to.
+    (
+        its_own {
+            $($(#[$attribute:meta])* $name:ident = $long:literal $(or $alias:literal)? : $kind:ty => $ours:expr,)+
+        }
+        ours_too { $($shared:ident = $shared_long:literal: $shared_kind:ty,)+ }
+    ) => {
+        /// Fulcio's flags. Help shows them only when asked to; those of its file and environment that are flags of ours too
+        /// are no flags here.
         #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields, default)]
         pub struct FulcioFlags {
@@ -47,18 +53,16 @@ macro_rules! flags {
                 #[serde(rename = $long, $(alias = $alias,)? deserialize_with = "scalar")]
                 pub $name: Option<$kind>,
             )+
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "ct-log-url", deserialize_with = "scalar")]
-            pub ct_log_url: Option<String>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "client-signing-algorithms", deserialize_with = "scalar")]
-            pub client_signing_algorithms: Option<String>,
+            $(
+                /// The flag is one of ours too.
+                #[arg(skip)]
+                #[serde(rename = $shared_long, deserialize_with = "scalar")]
+                pub $shared: Option<$shared_kind>,
+            )+
         }
 
         /// Every name that Fulcio's file and environment have.
-        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms"];
+        const NAMES: &[&str] = &[$($long, $($alias,)?)+ $($shared_long,)+];
 
         impl FulcioFlags {
             /// These, and those of `lower` where these are silent.
@@ -66,8 +70,7 @@ macro_rules! flags {
             fn over(self, lower: Self) -> Self {
                 Self {
                     $($name: self.$name.or(lower.$name),)+
-                    ct_log_url: self.ct_log_url.or(lower.ct_log_url),
-                    client_signing_algorithms: self.client_signing_algorithms.or(lower.client_signing_algorithms),
+                    $($shared: self.$shared.or(lower.$shared),)+
                 }
             }
 
@@ -75,12 +78,7 @@ macro_rules! flags {
             fn translations(&self) -> Vec<Translation> {
                 let all = [
                     $((concat!("--", $long), self.$name.is_some(), $ours),)+
-                    ("--ct-log-url", self.ct_log_url.is_some(), Some("ct_log_url")),
-                    (
-                        "--client-signing-algorithms",
-                        self.client_signing_algorithms.is_some(),
-                        Some("client_signing_algorithms"),
-                    ),
+                    $((concat!("--", $shared_long), self.$shared.is_some(), Some(stringify!($shared))),)+
                 ];
                 let is_ephemeral = self.ca.as_deref() == Some(EPHEMERAL);
                 let given = all.into_iter().filter(|(_, is_given, _)| *is_given);
@@ -95,72 +93,76 @@ macro_rules! flags {
 }
 
 flags! {
-    /// Address of HTTP [Fulcio's default: 0.0.0.0]; with --port our --listen
-    host = "host" or "http-host": String => Some("listen"),
-    /// Port of HTTP [Fulcio's default: 8080]; with --host our --listen
-    port = "port" or "http-port": u16 => Some("listen"),
-    /// Address of gRPC [Fulcio's default: 0.0.0.0]; with --grpc-port our --grpc-listen
-    grpc_host = "grpc-host": String => Some("grpc_listen"),
-    /// Port of gRPC [Fulcio's default: 8081]; with --grpc-host our --grpc-listen
-    grpc_port = "grpc-port": u16 => Some("grpc_listen"),
-    /// Certificate for TLS of gRPC alone, which is not to be had here: our --tls-cert is for HTTP too
-    grpc_tls_certificate = "grpc-tls-certificate": PathBuf => None,
-    /// Key for TLS of gRPC alone, which is not to be had here: our --tls-key is for HTTP too
-    grpc_tls_key = "grpc-tls-key": PathBuf => None,
-    /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
-    metrics_port = "metrics-port": u16 => Some("metrics_listen"),
-    /// Changes nothing here
-    legacy_unix_domain_socket = "legacy-unix-domain-socket": String => None,
-    /// Who may have a certificate [Fulcio's default: /etc/fulcio-config/config.yaml, else config.json beside it]; our
-    /// --identity-config
-    config_path = "config-path": PathBuf => Some("identity_config"),
-    /// `dev` or `prod` [Fulcio's default: dev]; our --log-format pretty or json
-    log_type = "log_type": String => Some("log_format"),
-    /// Certificates of `fileca`; our --ca-cert
-    fileca_cert = "fileca-cert": PathBuf => Some("ca_cert"),
-    /// Key of `fileca`; our --ca-key
-    fileca_key = "fileca-key": PathBuf => Some("ca_key"),
-    /// Passphrase of the key of `fileca`; better in a file, with our --ca-key-password-file
-    fileca_key_passwd = "fileca-key-passwd": Passphrase => Some("ca_key_password_file"),
-    /// Changes nothing here: the CA's files are read at the start
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    fileca_watch = "fileca-watch": String => None,
-    /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
-    ca = "ca": String => Some("ca_cert"),
-    /// Key of `kmsca`, which is not to be had here
-    kms_resource = "kms-resource": String => None,
-    /// Certificates of `kmsca`
-    kms_cert_chain_path = "kms-cert-chain-path": PathBuf => None,
-    /// Of `kmsca`
-    gcp_kms_retries = "gcp-kms-retries": String => None,
-    /// Of `kmsca`
-    gcp_kms_timeout = "gcp-kms-timeout": String => None,
-    /// Of `pkcs11ca`, which is not to be had here
-    pkcs11_config_path = "pkcs11-config-path": PathBuf => None,
-    /// Of `pkcs11ca`
-    hsm_caroot_id = "hsm-caroot-id": String => None,
-    /// Of `pkcs11ca`
-    hsm_key_label = "hsm-key-label": String => None,
-    /// Of `pkcs11ca`
-    aws_hsm_root_ca_path = "aws-hsm-root-ca-path": PathBuf => None,
-    /// Of `tinkca`, which is not to be had here
-    tink_kms_resource = "tink-kms-resource": String => None,
-    /// Of `tinkca`
-    tink_cert_chain_path = "tink-cert-chain-path": PathBuf => None,
-    /// Of `tinkca`
-    tink_keyset_path = "tink-keyset-path": PathBuf => None,
-    /// Of `googleca`, which is not to be had here
-    gcp_private_ca_parent = "gcp_private_ca_parent": String => None,
-    /// The log's public key, which Fulcio can do without and Mayfly cannot; our --ct-log-public-key
-    ct_log_public_key_path = "ct-log-public-key-path": PathBuf => Some("ct_log_public_key"),
-    /// The host that the log knows itself by; our --ct-log-host
-    ct_log_origin = "ct-log-origin": String => Some("ct_log_host"),
-    /// Roots for TLS to the log; our --ct-log-tls-ca
-    ct_log_tls_ca_cert = "ct-log.tls-ca-cert": PathBuf => Some("ct_log_tls_ca"),
-    /// How long a connection is kept for its next request; our --idle-timeout
-    idle_connection_timeout = "idle-connection-timeout": Span => Some("idle_timeout"),
-    /// Changes nothing here: the head of a request has ten seconds
-    read_header_timeout = "read-header-timeout": Span => None,
+    its_own {
+        /// Address of HTTP [Fulcio's default: 0.0.0.0]; with --port our --listen
+        host = "host" or "http-host": String => Some("listen"),
+        /// Port of HTTP [Fulcio's default: 8080]; with --host our --listen
+        port = "port" or "http-port": u16 => Some("listen"),
+        /// Address of gRPC [Fulcio's default: 0.0.0.0]; with --grpc-port our --grpc-listen
+        grpc_host = "grpc-host": String => Some("grpc_listen"),
+        /// Port of gRPC [Fulcio's default: 8081]; with --grpc-host our --grpc-listen
+        grpc_port = "grpc-port": u16 => Some("grpc_listen"),
+        /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
+        metrics_port = "metrics-port": u16 => Some("metrics_listen"),
+        /// Changes nothing here
+        legacy_unix_domain_socket = "legacy-unix-domain-socket": String => None,
+        /// Who may have a certificate [Fulcio's default: /etc/fulcio-config/config.yaml, else config.json beside it]; our
+        /// --identity-config
+        config_path = "config-path": PathBuf => Some("identity_config"),
+        /// `dev` or `prod` [Fulcio's default: dev]; our --log-format pretty or json
+        log_type = "log_type": String => Some("log_format"),
+        /// Certificates of `fileca`; our --ca-cert
+        fileca_cert = "fileca-cert": PathBuf => Some("ca_cert"),
+        /// Key of `fileca`; our --ca-key
+        fileca_key = "fileca-key": PathBuf => Some("ca_key"),
+        /// Passphrase of the key of `fileca`; better in a file, with our --ca-key-password-file
+        fileca_key_passwd = "fileca-key-passwd": Passphrase => Some("ca_key_password_file"),
+        /// Changes nothing here: the CA's files are read at the start
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        fileca_watch = "fileca-watch": String => None,
+        /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
+        ca = "ca": String => Some("ca_cert"),
+        /// Key of `kmsca`, which is not to be had here
+        kms_resource = "kms-resource": String => None,
+        /// Certificates of `kmsca`
+        kms_cert_chain_path = "kms-cert-chain-path": PathBuf => None,
+        /// Of `kmsca`
+        gcp_kms_retries = "gcp-kms-retries": String => None,
+        /// Of `kmsca`
+        gcp_kms_timeout = "gcp-kms-timeout": String => None,
+        /// Of `pkcs11ca`, which is not to be had here
+        pkcs11_config_path = "pkcs11-config-path": PathBuf => None,
+        /// Of `pkcs11ca`
+        hsm_caroot_id = "hsm-caroot-id": String => None,
+        /// Of `pkcs11ca`
+        hsm_key_label = "hsm-key-label": String => None,
+        /// Of `pkcs11ca`
+        aws_hsm_root_ca_path = "aws-hsm-root-ca-path": PathBuf => None,
+        /// Of `tinkca`, which is not to be had here
+        tink_kms_resource = "tink-kms-resource": String => None,
+        /// Of `tinkca`
+        tink_cert_chain_path = "tink-cert-chain-path": PathBuf => None,
+        /// Of `tinkca`
+        tink_keyset_path = "tink-keyset-path": PathBuf => None,
+        /// Of `googleca`, which is not to be had here
+        gcp_private_ca_parent = "gcp_private_ca_parent": String => None,
+        /// The log's public key, which Fulcio can do without and Mayfly cannot; our --ct-log-public-key
+        ct_log_public_key_path = "ct-log-public-key-path": PathBuf => Some("ct_log_public_key"),
+        /// The host that the log knows itself by; our --ct-log-host
+        ct_log_origin = "ct-log-origin": String => Some("ct_log_host"),
+        /// Roots for TLS to the log; our --ct-log-tls-ca
+        ct_log_tls_ca_cert = "ct-log.tls-ca-cert": PathBuf => Some("ct_log_tls_ca"),
+        /// How long a connection is kept for its next request; our --idle-timeout
+        idle_connection_timeout = "idle-connection-timeout": Span => Some("idle_timeout"),
+        /// Changes nothing here: the head of a request has ten seconds
+        read_header_timeout = "read-header-timeout": Span => None,
+    }
+    ours_too {
+        ct_log_url = "ct-log-url": String,
+        client_signing_algorithms = "client-signing-algorithms": String,
+        grpc_tls_certificate = "grpc-tls-certificate": PathBuf,
+        grpc_tls_key = "grpc-tls-key": PathBuf,
+    }
 }
 
 /// A flag of Fulcio's that was given, in whatever way.
@@ -360,10 +362,6 @@ impl FulcioFlags {
         };
         let listen = address("host", &self.host, self.port, HTTP_PORT);
         let grpc_listen = address("grpc-host", &self.grpc_host, self.grpc_port, GRPC_PORT);
-        if self.grpc_tls_certificate.is_some() || self.grpc_tls_key.is_some() {
-            let what = "grpc-tls-certificate: TLS is for HTTP and gRPC alike; give --tls-cert and --tls-key in its place";
-            findings.push(what.to_owned());
-        }
         let log_format = match self.log_type.as_deref() {
             None => None,
             Some("dev") => Some(LogFormat::Pretty),
@@ -391,6 +389,8 @@ impl FulcioFlags {
             ct_log_host: self.ct_log_origin.filter(|host| !host.is_empty()),
             ct_log_tls_ca: self.ct_log_tls_ca_cert,
             client_signing_algorithms: self.client_signing_algorithms,
+            grpc_tls_certificate: self.grpc_tls_certificate,
+            grpc_tls_key: self.grpc_tls_key,
             idle_timeout: self.idle_connection_timeout,
             ..Settings::default()
         })
@@ -581,6 +581,7 @@ mod tests {
             ("FULCIO_SERVE_CT-LOG.TLS-CA-CERT", "roots.pem"),
             ("FULCIO_SERVE_CT_LOG_URL", "http://log.example"),
             ("FULCIO_SERVE_LOG_TYPE", "prod"),
+            ("FULCIO_SERVE_GRPC-TLS-KEY", "tls.key"),
             ("FULCIO_SERVE_HTTP_PORT", "5555"),
             ("FULCIO_SERVE_HOST", ""),
             ("FULCIO_SERVE_NOBODY-KNOWS", "x"),
@@ -594,6 +595,7 @@ mod tests {
         assert_eq!(flags.ct_log_tls_ca_cert, Some("roots.pem".into()));
         assert_eq!(flags.ct_log_url.as_deref(), Some("http://log.example"));
         assert_eq!(flags.log_type.as_deref(), Some("prod"));
+        assert_eq!(flags.grpc_tls_key, Some("tls.key".into()));
         assert_eq!((flags.port, flags.host), (Some(5555), None));
 
         let wrong = [("FULCIO_SERVE_METRICS-PORT".to_owned(), "many".to_owned())];
@@ -646,10 +648,6 @@ mod tests {
             (
                 &["--ca=fileca"],
                 &["fileca-cert: missing", "fileca-key: missing"],
-            ),
-            (
-                &["--grpc-tls-certificate=c", "--grpc-tls-key=k"],
-                &["grpc-tls-certificate: TLS is for HTTP and gRPC alike"],
             ),
             (
                 &["--host=ca.example.com", "--log_type=x"],
