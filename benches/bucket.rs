@@ -40,7 +40,10 @@ fn main() {
     println!("three writers");
     let few = Load::Every(5 * 3 * PUT);
     report("a fifth of the slots", run(&runtime, 3, few));
-    let shared = report("256 callers", run(&runtime, 3, Load::Callers(CALLERS / 3)));
+    let shared = report(
+        "256 callers of each",
+        run(&runtime, 3, Load::Callers(CALLERS)),
+    );
     println!(
         "three writers reach {:.2} of the rate of one",
         shared / alone

@@ -15,7 +15,7 @@ use crate::ctlog::remote::{RemoteLog, RemoteLogParts};
 use crate::identity::config::{Code, Finding};
 use crate::keys::Signer;
 use crate::keys::file;
-use crate::listener;
+use crate::listener::TlsCertificate;
 use crate::server::load_chain;
 use crate::x509::chain::CertificateChain;
 
@@ -288,10 +288,11 @@ impl Checker<'_> {
     }
 
     fn tls(&mut self) {
-        if let Some((certificate, key)) = &self.config.tls
-            && let Err(error) = listener::tls_config(certificate, key)
-        {
-            self.report(Code::ServerTls, certificate, error);
+        let files = [&self.config.tls, &self.config.grpc_tls];
+        for (certificate, key) in files.into_iter().flatten() {
+            if let Err(error) = TlsCertificate::load(certificate, key) {
+                self.report(Code::ServerTls, certificate, error);
+            }
         }
     }
 }

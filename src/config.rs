@@ -351,6 +351,12 @@ settings! {
     /// The key of --tls-cert
     #[arg(long, env = "MAYFLY_TLS_KEY", value_name = "FILE")]
     tls_key: PathBuf,
+    /// A PEM file, leaf first: gRPC with TLS on --grpc-listen [default: as --tls-cert]
+    #[arg(long, env = "MAYFLY_GRPC_TLS_CERTIFICATE", value_name = "FILE")]
+    grpc_tls_certificate: PathBuf,
+    /// The key of --grpc-tls-certificate
+    #[arg(long, env = "MAYFLY_GRPC_TLS_KEY", value_name = "FILE")]
+    grpc_tls_key: PathBuf,
     /// The CA's certificates, a PEM file: issuing CA first, root last [default: in the data folder]
     #[arg(long, env = "MAYFLY_CA_CERT", value_name = "FILE")]
     ca_cert: PathBuf,
@@ -599,6 +605,8 @@ impl Settings {
             &mut self.admin_socket,
             &mut self.tls_cert,
             &mut self.tls_key,
+            &mut self.grpc_tls_certificate,
+            &mut self.grpc_tls_key,
             &mut self.ca_cert,
             &mut self.ca_key,
             &mut self.ca_key_password_file,
@@ -745,6 +753,8 @@ pub struct ServerConfig {
     pub public_url: PublicUrl,
     /// Certificate and key for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Certificate and key for the address of gRPC, where they are others.
+    pub grpc_tls: Option<(PathBuf, PathBuf)>,
     /// The CA's certificates.
     pub ca_cert: PathBuf,
     /// The issuing CA's key.
@@ -787,6 +797,22 @@ pub struct ServerConfig {
     pub allow_insecure_permissions: bool,
     /// Other services for the trust files.
     pub external: ExternalTrust,
+}
+
+/// Two settings of which each needs the other.
+fn pair(
+    one: (&str, Option<PathBuf>),
+    other: (&str, Option<PathBuf>),
+    findings: &mut Vec<String>,
+) -> Option<(PathBuf, PathBuf)> {
+    match (one, other) {
+        ((_, Some(one)), (_, Some(other))) => Some((one, other)),
+        ((_, None), (_, None)) => None,
+        ((given, Some(_)), (missing, None)) | ((missing, None), (given, Some(_))) => {
+            findings.push(format!("{missing}: missing; --{given} needs it"));
+            None
+        }
+    }
 }
 
 impl ServerConfig {
@@ -834,18 +860,16 @@ impl ServerConfig {
                  every client carry that URL. Use it, or make a new instance with `mayfly init`"
             ));
         }
-        let tls = match (settings.tls_cert, settings.tls_key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                findings.push("tls-key: missing; --tls-cert needs it".to_owned());
-                None
-            }
-            (None, Some(_)) => {
-                findings.push("tls-cert: missing; --tls-key needs it".to_owned());
-                None
-            }
-        };
+        let tls = pair(
+            ("tls-cert", settings.tls_cert),
+            ("tls-key", settings.tls_key),
+            &mut findings,
+        );
+        let grpc_tls = pair(
+            ("grpc-tls-certificate", settings.grpc_tls_certificate),
+            ("grpc-tls-key", settings.grpc_tls_key),
+            &mut findings,
+        );
         let permitted = match settings
             .client_signing_algorithms
             .as_deref()
@@ -904,6 +928,7 @@ impl ServerConfig {
             admin_socket: settings.admin_socket,
             public_url,
             tls,
+            grpc_tls,
             ca_cert: settings.ca_cert.unwrap_or_else(|| ca.join("chain.pem")),
             ca_key: settings.ca_key.unwrap_or_else(|| ca.join("key.pem")),
             ca_key_password_file: settings.ca_key_password_file,
@@ -976,6 +1001,7 @@ impl ServerConfig {
     #[must_use]
     pub fn settings(&self, given: &Settings) -> Settings {
         let (tls_cert, tls_key) = self.tls.clone().unzip();
+        let (grpc_tls_certificate, grpc_tls_key) = self.grpc_tls.clone().unzip();
         let external = self
             .external_logs
             .as_ref()
@@ -992,6 +1018,8 @@ impl ServerConfig {
             public_url: Some(self.public_url.clone()),
             tls_cert,
             tls_key,
+            grpc_tls_certificate,
+            grpc_tls_key,
             ca_cert: (!self.ephemeral_ca).then(|| self.ca_cert.clone()),
             ca_key: (!self.ephemeral_ca).then(|| self.ca_key.clone()),
             ca_key_password_file: self.ca_key_password_file.clone(),

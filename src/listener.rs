@@ -35,9 +35,12 @@ use crate::metrics::Metrics;
 
 mod http2;
 mod pulse;
+mod tls;
 
 pub use http2::Http2;
 pub use pulse::Pulse;
+use tls::HTTP_2;
+pub use tls::{Protocols, TlsCertificate, TlsError};
 
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
 const BACKLOG: i32 = 2048;
@@ -47,9 +50,12 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first octets of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The names of the protocols in TLS (RFC 7301, section 6).
-const HTTP_1_1: &[u8] = b"http/1.1";
-const HTTP_2: &[u8] = b"h2";
+/// What the first record of TLS is (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+/// What those are told who speak HTTP where TLS is spoken.
+const TLS_REQUIRED: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n\
+    Connection: close\r\n\r\nthis port speaks TLS; use https\n";
 /// An empty SETTINGS frame, then GOAWAY with error HTTP_1_1_REQUIRED (RFC 9113, sections 6.5, 6.8 and 7).
 const HTTP_1_1_REQUIRED: &[u8] = &[
     0, 0, 0, 0x4, 0, 0, 0, 0, 0, //
@@ -216,8 +222,8 @@ where
             };
             if let (Some(metrics), true) = (&config.metrics, config.tls.is_some()) {
                 metrics.tls_handshake(match &opened {
-                    Ok(Ok(_)) => "ok",
-                    Ok(Err(_)) => "failed",
+                    Ok(Ok(Opened::Http1(_) | Opened::Http2(_))) => "ok",
+                    Ok(Ok(Opened::Closed) | Err(_)) => "failed",
                     Err(_) => "timeout",
                 });
             }
@@ -256,7 +262,7 @@ where
 enum Opened {
     Http1(Stream),
     Http2(Stream),
-    /// The other side has gone.
+    /// It has ended.
     Closed,
 }
 
@@ -265,6 +271,11 @@ async fn open(io: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Opene
     let Some(tls) = tls else {
         return open_clear(io).await;
     };
+    let mut first = [0];
+    if io.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+        refuse_clear(io).await?;
+        return Ok(Opened::Closed);
+    }
     let stream = TlsAcceptor::from(tls).accept(io).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
     let stream = Stream::Tls(Box::new(stream));
@@ -300,6 +311,15 @@ async fn open_clear(mut io: TcpStream) -> io::Result<Opened> {
             });
         }
     }
+}
+
+/// Tells a client that TLS is spoken here. Whatever it sends is read: what is left unread takes the answer with it.
+async fn refuse_clear(mut io: TcpStream) -> io::Result<()> {
+    io.write_all(TLS_REQUIRED).await?;
+    io.shutdown().await?;
+    let mut octets = [0; 1024];
+    while io.read(&mut octets).await? > 0 {}
+    Ok(())
 }
 
 /// Tells a client that HTTP/2 is not spoken here.
@@ -477,69 +497,4 @@ impl AsyncWrite for Stream {
             Self::Tls(tls) => tls.is_write_vectored(),
         }
     }
-}
-
-/// Why a TLS certificate and key cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{file}: {source}")]
-    Read {
-        /// Which.
-        file: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{file}: {what}")]
-    Content {
-        /// Which.
-        file: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// Certificate and key do not fit.
-    #[error("the TLS certificate and key do not fit: {0}")]
-    Mismatch(#[from] rustls::Error),
-}
-
-/// Loads a certificate chain (leaf first) and its key: TLS 1.2 and 1.3. Who offers both gets HTTP/1.1; HTTP/2 is for those
-/// who speak nothing else.
-///
-/// # Errors
-/// When a file cannot be read or parsed, or key and certificate do not belong together.
-pub fn tls_config(
-    certificate: &std::path::Path,
-    key: &std::path::Path,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|source| TlsError::Read {
-            file: path.display().to_string(),
-            source,
-        })
-    };
-    let content = |path: &std::path::Path, what: String| TlsError::Content {
-        file: path.display().to_string(),
-        what,
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|error| content(certificate, error.to_string()))?;
-    if chain.is_empty() {
-        return Err(content(
-            certificate,
-            "no certificate in this file".to_owned(),
-        ));
-    }
-    let key_bytes = zeroize::Zeroizing::new(read(key)?);
-    let private = PrivateKeyDer::from_pem_slice(&key_bytes)
-        .map_err(|error| content(key, error.to_string()))?;
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, private)?;
-    config.alpn_protocols = vec![HTTP_1_1.to_vec(), HTTP_2.to_vec()];
-    Ok(Arc::new(config))
 }

@@ -55,8 +55,6 @@ const MAX_ISSUERS: usize = 200;
 /// The label of issuers beyond that number.
 const OTHER_ISSUER: &str = "other";
 
-/// The configuration that reloads are of, as a label.
-const IDENTITY: &str = "identity";
 /// The 17 gRPC codes, in the order of their numbers.
 const GRPC_CODES: [&str; 17] = [
     "OK",
@@ -274,6 +272,24 @@ impl RateScope {
     }
 }
 
+/// What can be loaded again while the server runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reloadable {
+    /// The identity configuration.
+    Identity,
+    /// Certificates and keys of TLS.
+    Tls,
+}
+
+impl Reloadable {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// How an issuer's keys stand.
 #[derive(Clone, Copy, Debug)]
 pub struct IssuerKeys<'a> {
@@ -365,6 +381,7 @@ pub struct Metrics {
     panics: IntCounter,
     log_lines_dropped: IntCounter,
     tls_handshakes: IntCounterVec,
+    tls_not_after: IntGaugeVec,
     /// The issuers that have series of their own.
     issuers: RwLock<HashSet<String>>,
 }
@@ -542,6 +559,11 @@ impl Metrics {
                 "TLS handshakes, by outcome",
                 &["result"],
             )?,
+            tls_not_after: registrar.gauge(
+                "mayfly_tls_certificate_not_after_timestamp_seconds",
+                "When the TLS certificate ends that is shown, seconds since 1970",
+                &[],
+            )?,
             issuers: RwLock::default(),
             new_certs,
             registry: registry.clone(),
@@ -700,40 +722,36 @@ impl Metrics {
         self.config_info.with_label_values(&[kind, digest]).set(1);
     }
 
-    /// The identity configuration is in force since the start; `now` in seconds since 1970.
-    pub fn loaded(&self, now: i64) {
+    /// Something is in force since the start; `now` in seconds since 1970.
+    pub fn loaded(&self, what: Reloadable, now: i64) {
+        let kind = what.label();
         for result in ["ok", "refused"] {
             self.config_reloads
-                .with_label_values(&[IDENTITY, result])
+                .with_label_values(&[kind, result])
                 .inc_by(0);
         }
-        self.config_last_reload_ok
-            .with_label_values(&[IDENTITY])
-            .set(1);
+        self.config_last_reload_ok.with_label_values(&[kind]).set(1);
+        self.config_last_reload.with_label_values(&[kind]).set(now);
+    }
+
+    /// Another version of it is in force; `now` in seconds since 1970.
+    pub fn reloaded(&self, what: Reloadable, now: i64) {
+        self.count_reload(what, "ok", 1);
         self.config_last_reload
-            .with_label_values(&[IDENTITY])
+            .with_label_values(&[what.label()])
             .set(now);
     }
 
-    /// Another identity configuration is in force; `now` in seconds since 1970.
-    pub fn reloaded(&self, now: i64) {
-        self.count_reload("ok", 1);
-        self.config_last_reload
-            .with_label_values(&[IDENTITY])
-            .set(now);
+    /// Another version of it does not hold up; the one before stays in force.
+    pub fn reload_refused(&self, what: Reloadable) {
+        self.count_reload(what, "refused", 0);
     }
 
-    /// Another identity configuration does not hold up; the one before stays in force.
-    pub fn reload_refused(&self) {
-        self.count_reload("refused", 0);
-    }
-
-    fn count_reload(&self, result: &str, is_ok: i64) {
-        self.config_reloads
-            .with_label_values(&[IDENTITY, result])
-            .inc();
+    fn count_reload(&self, what: Reloadable, result: &str, is_ok: i64) {
+        let kind = what.label();
+        self.config_reloads.with_label_values(&[kind, result]).inc();
         self.config_last_reload_ok
-            .with_label_values(&[IDENTITY])
+            .with_label_values(&[kind])
             .set(is_ok);
     }
 
@@ -806,6 +824,13 @@ impl Metrics {
     /// Counts a TLS handshake: `ok`, `failed` or `timeout`.
     pub fn tls_handshake(&self, result: &'static str) {
         self.tls_handshakes.with_label_values(&[result]).inc();
+    }
+
+    /// Sets when the TLS certificate ends that is shown, seconds since 1970.
+    pub fn tls_certificate(&self, not_after: i64) {
+        self.tls_not_after
+            .with_label_values::<&str>(&[])
+            .set(not_after);
     }
 
     /// What is counted of a key: `ca` or `ct`.

@@ -20,10 +20,12 @@ use crate::api::Api;
 use crate::hex::hex;
 use crate::identity::config::{Severity, named_files, source};
 use crate::identity::{Finding, Issuers, Source};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reloadable};
 use crate::readiness::PolicyInForce;
 use crate::systemd::Supervisor;
 use crate::tlog::tree::sha256;
+
+pub(crate) mod tls;
 
 /// The time between two looks at the files. A change counts once two looks in a row find the same.
 const LOOK: Duration = Duration::from_millis(500);
@@ -298,7 +300,10 @@ impl Reloader {
         let metrics = &self.api.metrics;
         match &outcome {
             Ok(reloaded) => {
-                metrics.reloaded(self.api.ca.clock.now().unix_timestamp());
+                metrics.reloaded(
+                    Reloadable::Identity,
+                    self.api.ca.clock.now().unix_timestamp(),
+                );
                 log_warnings(&reloaded.warnings);
                 tracing::info!(
                     event = "config.reloaded",
@@ -309,7 +314,7 @@ impl Reloader {
                 );
             }
             Err(error) => {
-                metrics.reload_refused();
+                metrics.reload_refused(Reloadable::Identity);
                 for line in error.lines() {
                     tracing::error!(
                         event = "config.rejected",

@@ -42,11 +42,12 @@ use crate::identity::{IssuerConfiguration, Issuers, KeySource, TokenVerifier};
 use crate::keys::file::{self, KeyFileError, Passphrase};
 use crate::keys::metered::MeteredSigner;
 use crate::limits::{Admission, ConnectionLimit, Networks, RateLimiter};
-use crate::listener::{self, Http2, ListenerConfig, Pulse, TlsError};
+use crate::listener::{self, Http2, ListenerConfig, Protocols, Pulse, TlsError};
 use crate::logging;
-use crate::metrics::{Metrics, RateScope};
+use crate::metrics::{Metrics, RateScope, Reloadable};
 use crate::random::{Random, WatchedRandomness};
 use crate::readiness::{PolicyInForce, Readiness, Watched};
+use crate::reload::tls::{CertificateWatch, WatchedCertificate};
 use crate::reload::{
     self, Fingerprint, LoadedPolicy, PolicyFiles, ReloadHandle, ReloadRequests, Reloader,
 };
@@ -430,6 +431,9 @@ pub struct Server {
     remote_logs: Vec<RemoteLog>,
     sockets: Sockets,
     listener: ListenerConfig,
+    /// TLS for gRPC on its own address.
+    grpc_tls: Option<Arc<rustls::ServerConfig>>,
+    certificates: Option<CertificateWatch>,
     trust: TrustMaterial,
     runtime: Runtime,
     supervisor: Option<Supervisor>,
@@ -491,11 +495,16 @@ impl Server {
             serials,
             repository,
         } = parts;
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|(certificate, key)| listener::tls_config(certificate, key))
-            .transpose()?;
+        let tls = config.tls.as_ref().map(WatchedCertificate::load);
+        let tls = tls.transpose()?;
+        let grpc_tls = config.grpc_tls.as_ref().map(WatchedCertificate::load);
+        let grpc_tls = grpc_tls.transpose()?;
+        let speaking = |watched: Option<&WatchedCertificate>, protocols| {
+            let config = watched.map(|watched| watched.certificate().server_config(protocols));
+            config.transpose()
+        };
+        let api_tls = speaking(tls.as_ref(), Protocols::Both)?;
+        let own_grpc_tls = speaking(grpc_tls.as_ref().or(tls.as_ref()), Protocols::Http2)?;
 
         let LoadedPolicy {
             issuers, digest, ..
@@ -525,7 +534,7 @@ impl Server {
         announce_chain(&metrics, &chain);
         reload::announce(&metrics, &policy, None);
         metrics.insecure_settings("server", config.insecure_settings().len());
-        metrics.loaded(clock.now().unix_timestamp());
+        metrics.loaded(Reloadable::Identity, clock.now().unix_timestamp());
         let own_log = log.as_deref().map(|log| LogDescription {
             origin: log.origin().to_owned(),
             public_key_der: log.public_key_der().to_vec(),
@@ -602,8 +611,16 @@ impl Server {
                 Box::pin(async move { grpc::answer(&api, request, peer).await })
             })
         };
+        let certificates: Vec<_> = tls.into_iter().chain(grpc_tls).collect();
+        let certificates = (!certificates.is_empty()).then(|| CertificateWatch {
+            certificates,
+            host: config.public_url.host().to_owned(),
+            clock: Arc::clone(&api.ca.clock),
+            metrics: Arc::clone(&metrics),
+            is_stopping: Arc::clone(&api.is_stopping),
+        });
         let listener = ListenerConfig {
-            tls,
+            tls: api_tls,
             http2: Some(http2),
             workers: config.workers,
             max_connections: max_connections(config.max_connections)?,
@@ -622,6 +639,8 @@ impl Server {
             remote_logs,
             sockets,
             listener,
+            grpc_tls: own_grpc_tls,
+            certificates,
             trust,
             runtime,
             supervisor: None,
@@ -689,6 +708,8 @@ impl Server {
             remote_logs,
             sockets,
             listener,
+            grpc_tls,
+            certificates,
             runtime,
             supervisor,
             files,
@@ -727,7 +748,11 @@ impl Server {
             })
             .map_err(failed)?;
             let grpc = sockets.grpc.map(|socket| {
-                listener::serve("grpc", socket, &listener, move || {
+                let config = ListenerConfig {
+                    tls: grpc_tls,
+                    ..listener.clone()
+                };
+                listener::serve("grpc", socket, &config, move || {
                     let refuse = move || async move { Refusal::grpc_only().into_response(detail) };
                     App::new().default_service(web::to(refuse))
                 })
@@ -789,6 +814,12 @@ impl Server {
                 std::thread::Builder::new()
                     .name("reload".to_owned())
                     .spawn(move || reloader.run(&requests))
+                    .map_err(failed)?;
+            }
+            if let Some(certificates) = certificates {
+                std::thread::Builder::new()
+                    .name("tls".to_owned())
+                    .spawn(move || certificates.run())
                     .map_err(failed)?;
             }
             // So that the first token of each issuer need not wait for its keys.

@@ -204,7 +204,8 @@ pub(super) async fn issue_over_http(
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let limit = BodyLimit {
         octets: api.max_body_bytes,
-        refusal: Refusal::body_too_large,
+        too_large: Refusal::body_too_large,
+        incomplete: Refusal::body_incomplete,
     };
     let body = read_body(api, announced, body, limit);
     let decode = |body: &[u8]| {
@@ -352,7 +353,9 @@ pub(super) struct BodyLimit {
     /// In octets.
     pub(super) octets: usize,
     /// What is said to a longer one.
-    pub(super) refusal: fn(usize) -> Refusal,
+    pub(super) too_large: fn(usize) -> Refusal,
+    /// What is said to one that breaks off.
+    pub(super) incomplete: fn() -> Refusal,
 }
 
 /// Reads a body, never more of it than the limit. `announced` is the length that its head tells.
@@ -363,7 +366,7 @@ pub(super) async fn read_body<E>(
     limit: BodyLimit,
 ) -> Result<Vec<u8>, Refusal> {
     let mut body = std::pin::pin!(body);
-    let too_large = || (limit.refusal)(limit.octets);
+    let too_large = || (limit.too_large)(limit.octets);
     if announced.is_some_and(|length| length > limit.octets as u64) {
         return Err(too_large());
     }
@@ -372,7 +375,7 @@ pub(super) async fn read_body<E>(
     let mut bytes = Vec::with_capacity(announced.unwrap_or(2048).min(USUAL_BODY));
     let mut long_body = None;
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Refusal::body_incomplete())?;
+        let chunk = chunk.map_err(|_| (limit.incomplete)())?;
         if bytes.len() + chunk.len() > limit.octets {
             return Err(too_large());
         }

@@ -308,7 +308,8 @@ impl Call<'_> {
     {
         let limit = BodyLimit {
             octets: self.api.max_body_bytes + frame::PREFIX,
-            refusal: Refusal::message_too_large,
+            too_large: Refusal::message_too_large,
+            incomplete: Refusal::taken_back,
         };
         fulcio::read_body(self.api, None, BodyDataStream::new(body), limit)
     }

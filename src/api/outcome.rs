@@ -41,6 +41,8 @@ impl Code {
         Self { grpc, http }
     }
 
+    /// The client has gone.
+    pub const CANCELLED: Self = Self::new(1, StatusCode::BAD_REQUEST);
     /// The client's request is wrong.
     pub const INVALID_ARGUMENT: Self = Self::new(3, StatusCode::BAD_REQUEST);
     /// The client sent its request too slowly, or does not wait for the answer any longer.
@@ -163,6 +165,12 @@ impl Refusal {
         let detail = format!("the limit is {limit} octets");
         let fixed = "grpc: received message larger than max";
         Self::new(Code::MESSAGE_TOO_LARGE, fixed).with(Reason::BodyTooLarge, detail)
+    }
+
+    /// The client took its call back before it was read.
+    #[must_use]
+    pub fn taken_back() -> Self {
+        Self::new(Code::CANCELLED, "context canceled").with(Reason::MalformedRequest, None)
     }
 
     /// What came is not one message of gRPC.

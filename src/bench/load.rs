@@ -1,5 +1,7 @@
 //! The load: requests that were made before, sent over a number of connections, each waiting for its answer.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +13,19 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
-use super::http::{self, Connection};
+use super::http;
 use super::issuer::BenchIssuer;
 use crate::client::{self, Expected};
 use crate::clock::Clock;
+use crate::proto::fulcio::ca_client::CaClient;
+use crate::proto::fulcio::create_signing_certificate_request::Key;
+use crate::proto::fulcio::signing_certificate::Certificate;
+use crate::proto::fulcio::{
+    CreateSigningCertificateRequest, Credentials, PublicKey, PublicKeyAlgorithm, PublicKeyRequest,
+    SigningCertificate, credentials,
+};
 
 /// Where certificates are asked for.
 const SIGNING_CERT: &str = "/api/v2/signingCert";
@@ -57,7 +67,7 @@ impl Target {
             url: format!("http://{}{path}", self.host),
             what,
         };
-        let mut connection = Connection::open(self.address)
+        let mut connection = http::Connection::open(self.address)
             .await
             .map_err(|error| failed(error.to_string()))?;
         let request = http::get(&self.host, path);
@@ -112,12 +122,26 @@ pub struct Trust {
     pub log_key_der: Vec<u8>,
 }
 
+/// What certificates are asked for over.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Interface {
+    /// REST v2, over HTTP/1.1.
+    #[default]
+    Http,
+    /// gRPC, in the clear.
+    Grpc,
+}
+
 /// A request, ready to be sent.
-#[derive(Debug)]
 struct Request {
-    bytes: Vec<u8>,
+    content: Content,
     /// What its answer is checked against; for one in a hundred.
     asked: Option<Asked>,
+}
+
+enum Content {
+    Http(Vec<u8>),
+    Grpc(Box<CreateSigningCertificateRequest>),
 }
 
 #[derive(Clone, Debug)]
@@ -127,9 +151,18 @@ pub(super) struct Asked {
 }
 
 /// Requests, each with a token, an identity and a key of its own.
-#[derive(Debug)]
 pub struct Load {
     requests: Vec<Request>,
+    interface: Interface,
+}
+
+impl fmt::Debug for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Load")
+            .field("interface", &self.interface)
+            .field("requests", &self.requests.len())
+            .finish()
+    }
 }
 
 impl Load {
@@ -138,6 +171,19 @@ impl Load {
     /// # Errors
     /// When the cryptographic library fails.
     pub fn prepare(count: usize, issuer: &BenchIssuer, host: &str) -> Result<Self, LoadError> {
+        Self::prepare_over(Interface::default(), count, issuer, host)
+    }
+
+    /// The same for an interface.
+    ///
+    /// # Errors
+    /// When the cryptographic library fails.
+    pub fn prepare_over(
+        interface: Interface,
+        count: usize,
+        issuer: &BenchIssuer,
+        host: &str,
+    ) -> Result<Self, LoadError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let share = count.div_ceil(threads);
         let prepared = std::thread::scope(|scope| {
@@ -145,7 +191,8 @@ impl Load {
                 .map(|worker| {
                     let numbers = worker * share..((worker + 1) * share).min(count);
                     scope.spawn(move || {
-                        let requests = numbers.map(|number| Request::prepare(number, issuer, host));
+                        let requests =
+                            numbers.map(|number| Request::prepare(interface, number, issuer, host));
                         requests.collect::<Option<Vec<_>>>()
                     })
                 })
@@ -156,6 +203,7 @@ impl Load {
         let requests = prepared.ok_or(LoadError::Cryptography)?.into_iter();
         Ok(Self {
             requests: requests.flatten().collect(),
+            interface,
         })
     }
 
@@ -228,7 +276,7 @@ impl Load {
     ) -> Paced {
         let mut paced = Paced::default();
         let outcome = &mut paced.outcome;
-        let mut connection = match Connection::open(address).await {
+        let mut connection = match Connection::open(address, self.interface).await {
             Ok(connection) => connection,
             Err(error) => {
                 outcome.first_failure = Some(format!("cannot connect: {error}"));
@@ -263,7 +311,7 @@ impl Load {
 
     async fn drive_one(&self, address: SocketAddr, next: &AtomicUsize) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut connection = match Connection::open(address).await {
+        let mut connection = match Connection::open(address, self.interface).await {
             Ok(connection) => connection,
             Err(error) => {
                 outcome.first_failure = Some(format!("cannot connect: {error}"));
@@ -282,8 +330,70 @@ impl Load {
     }
 }
 
+/// A connection that is kept open.
+enum Connection {
+    Http(http::Connection),
+    Grpc(CaClient<Channel>),
+}
+
+impl Connection {
+    async fn open(address: SocketAddr, interface: Interface) -> io::Result<Self> {
+        Ok(match interface {
+            Interface::Http => Self::Http(http::Connection::open(address).await?),
+            Interface::Grpc => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"));
+                let channel = endpoint.map_err(io::Error::other)?.connect().await;
+                Self::Grpc(CaClient::new(channel.map_err(io::Error::other)?))
+            }
+        })
+    }
+
+    /// Asks for a certificate. The answer as JSON, if it is to be checked; or why there is none.
+    async fn ask(&mut self, request: &Request) -> io::Result<Result<Option<Vec<u8>>, String>> {
+        let is_kept = request.asked.is_some();
+        match (self, &request.content) {
+            (Self::Http(connection), Content::Http(bytes)) => {
+                let answer = connection.ask(bytes).await?;
+                Ok(if answer.status == 200 {
+                    Ok(is_kept.then(|| answer.body.to_vec()))
+                } else {
+                    let body = String::from_utf8_lossy(answer.body);
+                    Err(format!("status {}: {body}", answer.status))
+                })
+            }
+            (Self::Grpc(client), Content::Grpc(message)) => {
+                let message = CreateSigningCertificateRequest::clone(message);
+                let answer = client.create_signing_certificate(message).await;
+                let answer = answer.map(|answer| is_kept.then(|| json(answer.into_inner())));
+                Ok(answer.map_err(|status| status.to_string()))
+            }
+            (Self::Http(_), Content::Grpc(_)) | (Self::Grpc(_), Content::Http(_)) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+        }
+    }
+}
+
+/// An answer of gRPC as that of HTTP.
+fn json(answer: SigningCertificate) -> Vec<u8> {
+    let chain = match answer.certificate {
+        Some(Certificate::SignedCertificateEmbeddedSct(embedded)) => embedded.chain,
+        Some(Certificate::SignedCertificateDetachedSct(_)) | None => None,
+    };
+    let certificates = chain.unwrap_or_default().certificates;
+    let chain = serde_json::json!({ "certificates": certificates });
+    serde_json::json!({ "signedCertificateEmbeddedSct": { "chain": chain } })
+        .to_string()
+        .into_bytes()
+}
+
 impl Request {
-    fn prepare(number: usize, issuer: &BenchIssuer, host: &str) -> Option<Self> {
+    fn prepare(
+        interface: Interface,
+        number: usize,
+        issuer: &BenchIssuer,
+        host: &str,
+    ) -> Option<Self> {
         let email = format!("user-{number}@bench.example.com");
         let token = issuer.token(&email, &format!("bench-{number}")).ok()?;
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).ok()?;
@@ -293,16 +403,33 @@ impl Request {
             &pem::Pem::new("PUBLIC KEY", public_key_der.as_slice()),
             pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
         );
-        let body = serde_json::json!({
-            "credentials": { "oidcIdentityToken": token },
-            "publicKeyRequest": {
-                "publicKey": { "algorithm": "ECDSA", "content": public_key },
-                "proofOfPossession": STANDARD.encode(proof.as_ref()),
-            },
-        });
+        let content = match interface {
+            Interface::Http => {
+                let body = serde_json::json!({
+                    "credentials": { "oidcIdentityToken": token },
+                    "publicKeyRequest": {
+                        "publicKey": { "algorithm": "ECDSA", "content": public_key },
+                        "proofOfPossession": STANDARD.encode(proof.as_ref()),
+                    },
+                });
+                Content::Http(http::post_json(host, SIGNING_CERT, &body.to_string()))
+            }
+            Interface::Grpc => Content::Grpc(Box::new(CreateSigningCertificateRequest {
+                credentials: Some(Credentials {
+                    credentials: Some(credentials::Credentials::OidcIdentityToken(token)),
+                }),
+                key: Some(Key::PublicKeyRequest(PublicKeyRequest {
+                    public_key: Some(PublicKey {
+                        algorithm: PublicKeyAlgorithm::Ecdsa.into(),
+                        content: public_key,
+                    }),
+                    proof_of_possession: proof.as_ref().to_vec(),
+                })),
+            })),
+        };
         let is_checked = number.is_multiple_of(CHECK_ONE_IN);
         Some(Self {
-            bytes: http::post_json(host, SIGNING_CERT, &body.to_string()),
+            content,
             asked: is_checked.then_some(Asked {
                 email,
                 public_key_der,
@@ -357,16 +484,14 @@ impl Outcome {
     /// Sends a request, and keeps or counts what came of it. Says whether there was a certificate; fails when the connection
     /// is of no use any more.
     async fn ask(&mut self, connection: &mut Connection, request: &Request) -> Result<bool, ()> {
-        match connection.ask(&request.bytes).await {
-            Ok(answer) if answer.status == 200 => {
-                if let Some(asked) = &request.asked {
-                    self.kept.push((asked.clone(), answer.body.to_vec()));
-                }
+        match connection.ask(request).await {
+            Ok(Ok(answer)) => {
+                let asked = request.asked.clone();
+                self.kept.extend(asked.zip(answer));
                 Ok(true)
             }
-            Ok(answer) => {
-                let body = String::from_utf8_lossy(answer.body);
-                self.fail(format!("status {}: {body}", answer.status));
+            Ok(Err(refusal)) => {
+                self.fail(refusal);
                 Ok(false)
             }
             Err(error) => {

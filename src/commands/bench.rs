@@ -14,7 +14,7 @@ use url::Url;
 use super::Failure;
 use crate::bench::floor::{Floor, FloorBeside, SyncTime};
 use crate::bench::issuer::BenchIssuer;
-use crate::bench::load::{Load, Target, Trust};
+use crate::bench::load::{Interface, Load, Target, Trust};
 use crate::bench::policy::PolicyReport;
 use crate::bench::process::Process;
 use crate::bench::reload::{self, Plan, ReloadReport};
@@ -106,6 +106,9 @@ pub(super) struct LoadArguments {
     /// Certificates for each number of connections; every one has a token, a name and a key of its own
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     requests: usize,
+    /// What certificates are asked for over
+    #[arg(long, value_enum, default_value = "http")]
+    interface: Interface,
     /// Where the instance is made that is measured; on a disk like the one it is meant for. Kept afterwards
     /// [default: a folder in this one, deleted at the end]
     #[arg(long, value_name = "DIR")]
@@ -304,6 +307,7 @@ async fn load(arguments: &LoadArguments, environment: &Environment) -> Result<Re
         Some(url) => {
             let bench = Bench {
                 target: target(url)?,
+                interface: arguments.interface,
                 process: arguments.pid.map(Process::new),
                 issuer: &issuer,
                 environment,
@@ -317,6 +321,7 @@ async fn load(arguments: &LoadArguments, environment: &Environment) -> Result<Re
                 .map_err(Failure::operation)?;
             let bench = Bench {
                 target: server.target.clone(),
+                interface: arguments.interface,
                 process: Some(Process::new(server.id())),
                 issuer: &issuer,
                 environment,
@@ -349,6 +354,7 @@ fn target(url: &Url) -> Result<Target, Failure> {
 /// What all runs share.
 struct Bench<'a> {
     target: Target,
+    interface: Interface,
     process: Option<Process>,
     issuer: &'a BenchIssuer,
     environment: &'a Environment,
@@ -442,6 +448,7 @@ impl Bench<'_> {
     }
 
     fn prepare(&self, requests: usize) -> Result<Load, Failure> {
-        Load::prepare(requests, self.issuer, &self.target.host).map_err(Failure::defect)
+        Load::prepare_over(self.interface, requests, self.issuer, &self.target.host)
+            .map_err(Failure::defect)
     }
 }

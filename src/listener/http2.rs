@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use actix_server::GracefulShutdownSignal;
 use futures_util::future::LocalBoxFuture;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -36,6 +36,9 @@ const MAX_TAKEN_BACK: usize = 20;
 const MAX_BROKEN_OFF: usize = 64;
 /// Requests that a client may take back while they are worked on, beyond those that it lets come to an answer.
 const MAX_ABANDONED: u32 = 100;
+/// The status of a call that the client took back, in the answer that nobody reads.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const CANCELLED: HeaderValue = HeaderValue::from_static("1");
 /// Time for the answer to a ping, and for a connection to end that was asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -80,7 +83,9 @@ impl Http2 {
             let answer = (self.0)(request, peer.map(|peer| peer.ip()));
             async move {
                 let response = answer.await;
-                pending.answered();
+                if response.headers().get(GRPC_STATUS) != Some(&CANCELLED) {
+                    pending.answered();
+                }
                 Ok::<_, Infallible>(response)
             }
         });

@@ -88,7 +88,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "hex",
             "api",
+            "clock",
             "identity",
+            "listener",
             "metrics",
             "readiness",
             "systemd",
@@ -111,7 +113,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dev", &["clock"]),
     (
         "bench",
-        &["ca", "client", "clock", "dev", "identity", "random"],
+        &[
+            "ca", "client", "clock", "dev", "identity", "proto", "random",
+        ],
     ),
     (
         "config",

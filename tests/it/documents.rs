@@ -7,7 +7,7 @@ use mayfly::config::Settings;
 use mayfly::identity::config::Code;
 use mayfly::identity::config::preset::PRESETS;
 use mayfly::identity::{Finding, Issuers};
-use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure};
+use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure, Reloadable};
 use mayfly::reason::Reason;
 
 fn read(path: &str) -> String {
@@ -113,8 +113,9 @@ fn use_every_family(metrics: &Metrics) {
     });
     metrics.ca_certificate("root", 0);
     metrics.configuration("identity", "0123", None);
-    metrics.loaded(1);
-    metrics.reloaded(2);
+    metrics.loaded(Reloadable::Tls, 1);
+    metrics.tls_certificate(1);
+    metrics.reloaded(Reloadable::Identity, 2);
     metrics.configured_issuers(1, 0, 0);
     metrics.insecure_settings("server", 0);
     metrics.ready_check("ca_key", true);

@@ -1,19 +1,13 @@
 //! What happens on a connection before and around requests: slow, silent, encrypted and hostile ones.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
-use std::sync::Arc;
 
 use mayfly::config::Settings;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::support::HANG;
 use crate::support::http::{Connection, Request};
 use crate::support::key::TestKey;
 use crate::support::server::{EMAIL, TestServer, V2};
+use crate::support::tls::TestTls;
 
 /// The first octets of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -184,57 +178,6 @@ fn the_head_of_a_request_holds_the_longest_token_and_not_much_more() {
     }
 }
 
-/// A root, and a certificate of it for `localhost` with its key.
-struct TestTls {
-    folder: tempfile::TempDir,
-    root: CertificateDer<'static>,
-}
-
-impl TestTls {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root_key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&root_key).unwrap();
-        let issuer = Issuer::new(params, root_key);
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["localhost".to_owned()])
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tls.crt"), leaf.pem()).unwrap();
-        std::fs::write(folder.path().join("tls.key"), key.serialize_pem()).unwrap();
-        Self {
-            folder,
-            root: root.der().clone(),
-        }
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        Path::new(self.folder.path()).join(name)
-    }
-
-    /// A client that trusts the root and offers these protocols.
-    fn client(
-        &self,
-        address: std::net::SocketAddr,
-        protocols: &[&[u8]],
-    ) -> StreamOwned<ClientConnection, TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
-        let mut config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from("localhost").unwrap();
-        let client = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
-        StreamOwned::new(client, stream)
-    }
-}
-
 #[test]
 fn https_serves_what_http_serves() {
     let issuer = TestServer::start();
@@ -273,11 +216,12 @@ fn https_serves_what_http_serves() {
         "{error}"
     );
 
-    // Clear text on the port of HTTPS: no answer that looks like HTTP.
     let mut clear = Connection::open(server.address);
-    clear.write(&Request::get("/healthz").octets()).unwrap();
-    let answer = clear.rest();
-    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    let answer = clear.send(&Request::get("/healthz"));
+    assert_eq!(
+        (answer.status, answer.text()),
+        (400, "this port speaks TLS; use https\n")
+    );
     let mut again = Connection::over(tls.client(server.address, &[]));
     assert_eq!(again.send(&Request::get("/healthz")).status, 200);
 }

@@ -35,4 +35,5 @@ mod refusals;
 mod reload;
 mod support;
 mod test_config;
+mod tls;
 mod trust_files;

@@ -6,6 +6,7 @@ use std::path::Path;
 mod certificates;
 mod durability;
 mod http;
+mod http2;
 mod issuers;
 mod logs;
 mod operations;
@@ -26,13 +27,13 @@ fn required_rows() -> BTreeSet<String> {
     add('T', &[1..=32, 40..=70]);
     add('I', &[1..=24, 29..=32]);
     add('P', &[1..=36]);
-    add('H', &[1..=1, 3..=20, 25..=25, 27..=30]);
+    add('H', &[1..=1, 3..=30]);
     add('C', &[1..=14]);
     add('X', &[1..=20]);
     add('S', &[1..=9]);
     add('L', &[1..=12, 14..=21, 24..=25]);
     add('K', &[1..=5, 10..=10]);
-    add('O', &[1..=8, 10..=15]);
+    add('O', &[1..=15]);
     rows
 }
 

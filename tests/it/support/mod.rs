@@ -4,6 +4,7 @@
 pub(crate) mod client_key;
 pub(crate) mod document;
 pub(crate) mod faults;
+pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod issuer;
@@ -12,6 +13,7 @@ pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod refusal;
 pub(crate) mod server;
+pub(crate) mod tls;
 
 /// How long a test waits before it calls something hung.
 pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(30);
