@@ -20,6 +20,7 @@ use crate::x509::der;
 
 pub mod certificates;
 pub mod details;
+mod grpc;
 pub mod request;
 pub mod token;
 pub mod trusted_root;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::certificates::certificates_in;
+use super::grpc;
 use super::token::innermost;
 use crate::keys::{InMemoryKey, SignError, Signer as _};
 use crate::x509::der::{self, tag};
@@ -21,13 +22,26 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in octets: far more than a chain has.
 const MAX_ANSWER_OCTETS: usize = 256 * 1024;
 
-/// The forms in which a CA is asked over HTTP.
+/// The forms in which a CA is asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Api {
     /// `POST /api/v1/signingCert`, which answers in PEM.
     V1,
     /// `POST /api/v2/signingCert`, which answers in JSON.
     V2,
+    /// `dev.sigstore.fulcio.v2.CA` over gRPC.
+    Grpc,
+}
+
+/// A CA, and how it is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Ca<'a> {
+    /// Where it is.
+    pub url: &'a Url,
+    /// What asks over HTTP.
+    pub http: &'a Client,
+    /// Roots of its TLS certificate beside those of the system, DER; `http` has them already.
+    pub tls_roots: &'a [Vec<u8>],
 }
 
 /// How a request shows that whoever makes it holds the key.
@@ -166,21 +180,24 @@ pub enum RequestError {
 }
 
 impl CertificateRequest<'_> {
-    /// Asks the CA at this URL. Returns the certificates of its answer, DER, the new one first.
+    /// Asks a CA. Returns the certificates of its answer, DER, the new one first.
     ///
     /// What fails in passing is asked again, after the time that the CA says.
     ///
     /// # Errors
     /// When there is no certificate.
-    pub async fn send(
-        &self,
-        api: Api,
-        base: &Url,
-        http: &Client,
-    ) -> Result<Vec<Vec<u8>>, RequestError> {
+    pub async fn send(&self, api: Api, ca: &Ca<'_>) -> Result<Vec<Vec<u8>>, RequestError> {
         let mut attempt = 1;
         loop {
-            let (error, wait) = match self.send_once(api, base, http).await {
+            let sent = match api {
+                Api::V1 => self.post("api/v1/signingCert", &self.body_v1(), ca).await,
+                Api::V2 => self.post("api/v2/signingCert", &self.body_v2(), ca).await,
+                Api::Grpc => {
+                    let sent = grpc::send(self, ca).await;
+                    sent.map_err(|error| (error, None))
+                }
+            };
+            let (error, wait) = match sent {
                 Ok(certificates) => return Ok(certificates),
                 Err(failed) => failed,
             };
@@ -198,26 +215,23 @@ impl CertificateRequest<'_> {
         }
     }
 
-    async fn send_once(
+    async fn post(
         &self,
-        api: Api,
-        base: &Url,
-        http: &Client,
+        path: &str,
+        body: &Value,
+        ca: &Ca<'_>,
     ) -> Result<Vec<Vec<u8>>, (RequestError, Option<Duration>)> {
-        let path = match api {
-            Api::V1 => "api/v1/signingCert",
-            Api::V2 => "api/v2/signingCert",
-        };
-        let url = format!("{}/{path}", base.as_str().trim_end_matches('/'));
+        let url = format!("{}/{path}", ca.url.as_str().trim_end_matches('/'));
         let unreachable = |error: reqwest::Error| {
             let what = innermost(&error.without_url());
             (RequestError::Unreachable(what), None)
         };
-        let request = http
+        let request = ca
+            .http
             .post(url)
             .bearer_auth(self.token)
             .header("Content-Type", "application/json")
-            .body(self.body(api).to_string());
+            .body(body.to_string());
         let mut response = request.send().await.map_err(unreachable)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
@@ -236,22 +250,25 @@ impl CertificateRequest<'_> {
         })
     }
 
-    /// The body of the request.
-    fn body(&self, api: Api) -> Value {
-        match (api, self.proof) {
-            (Api::V2, Proof::Challenge(signature)) => json!({
+    fn body_v1(&self) -> Value {
+        match self.proof {
+            Proof::Challenge(signature) => json!({
+                "publicKey": { "content": STANDARD.encode(self.public_key_der) },
+                "signedEmailAddress": STANDARD.encode(signature),
+            }),
+            Proof::Csr(pem) => json!({ "certificateSigningRequest": STANDARD.encode(pem) }),
+        }
+    }
+
+    fn body_v2(&self) -> Value {
+        match self.proof {
+            Proof::Challenge(signature) => json!({
                 "publicKeyRequest": {
                     "publicKey": { "content": pem_text("PUBLIC KEY", self.public_key_der) },
                     "proofOfPossession": STANDARD.encode(signature),
                 },
             }),
-            (Api::V1, Proof::Challenge(signature)) => json!({
-                "publicKey": { "content": STANDARD.encode(self.public_key_der) },
-                "signedEmailAddress": STANDARD.encode(signature),
-            }),
-            (Api::V1 | Api::V2, Proof::Csr(pem)) => {
-                json!({ "certificateSigningRequest": STANDARD.encode(pem) })
-            }
+            Proof::Csr(pem) => json!({ "certificateSigningRequest": STANDARD.encode(pem) }),
         }
     }
 }
@@ -280,7 +297,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-fn pem_text(label: &str, der: &[u8]) -> String {
+/// A PEM block with line feeds.
+pub(super) fn pem_text(label: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(label, der), config)
 }

@@ -50,7 +50,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trust", &["hex", "keys", "x509"]),
     (
         "client",
-        &["ca", "ctlog", "hex", "keys", "random", "tlog", "x509"],
+        &[
+            "ca", "ctlog", "hex", "keys", "proto", "random", "tlog", "x509",
+        ],
     ),
     // Layer 4: wire formats.
     (

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::issuer::{HostileIssuer, Reply};
-use crate::support::process::{Outcome, Process, mayfly, run};
+use crate::support::process::{Instance, Outcome, Process, mayfly, run};
 use crate::support::server::V2;
 
 /// Whose token `mayfly dev` writes.
@@ -90,7 +90,7 @@ fn every_kind_of_key_is_certified_by_every_api_with_every_proof() {
         ("ed25519", "Ed25519"),
         ("rsa-2048", "RSA-2048"),
     ] {
-        for api in ["v1", "v2"] {
+        for api in ["v1", "v2", "grpc"] {
             for proof in [&[][..], &["--csr"]] {
                 let how = ["--key-type", key, "--api", api, "--output", "json"];
                 let trust = ["--trusted-root", "trust/trusted_root.json"];
@@ -342,4 +342,51 @@ fn no_token_anywhere_is_told_with_where_it_may_come_from() {
         outcome.stderr.contains("permissions: { id-token: write }"),
         "{outcome:?}"
     );
+}
+
+#[test]
+fn a_ca_behind_tls_is_asked_by_the_root_that_is_given() {
+    let instance = Instance::new();
+    let folder = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("tls.crt"), own.cert.pem()).unwrap();
+    fs::write(path("tls.key"), own.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(path("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let mut serve = instance.serve();
+    serve.arg("--tls-cert").arg(path("tls.crt"));
+    serve.arg("--tls-key").arg(path("tls.key"));
+    let process = Process::start(&mut serve);
+    let url = format!("https://localhost:{}", process.address.port());
+    fs::write(path("token"), "e30.eyJpc3MiOiJ4Iiwic3ViIjoieSJ9.e30").unwrap();
+
+    for (api, refusal) in [
+        ("v1", "400 Bad Request"),
+        ("v2", "400 Bad Request"),
+        ("grpc", "gRPC InvalidArgument"),
+    ] {
+        let request = |more: &[&str]| {
+            let arguments = [
+                "cert",
+                "request",
+                "--token-file",
+                "token",
+                "--url",
+                &url,
+                "--api",
+                api,
+            ];
+            run(mayfly(arguments).args(more).current_dir(&folder))
+        };
+        let outcome = request(&["--tls-ca", "tls.crt"]);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert!(outcome.stderr.contains(refusal), "{outcome:?}");
+        // By the system's roots alone, it is nobody's.
+        let outcome = request(&[]);
+        assert_eq!(outcome.code, 4, "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("the CA cannot be reached"),
+            "{outcome:?}"
+        );
+    }
 }

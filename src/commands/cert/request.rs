@@ -15,8 +15,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::client::certificates::certificates_in;
 use crate::client::details::CertificateDetails;
-use crate::client::request::{Api, CertificateRequest, Proof, RequestError, TokenClaims};
+use crate::client::request::{Api, Ca, CertificateRequest, Proof, RequestError, TokenClaims};
 use crate::client::token::{Surroundings, TokenSource};
 use crate::client::trusted_root::TrustedRoot;
 use crate::client::verify::{Check, CheckResult, Question, When, verify};
@@ -121,6 +122,7 @@ impl KeyType {
 enum ApiVersion {
     V1,
     V2,
+    Grpc,
 }
 
 /// Where things were written.
@@ -145,7 +147,8 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         .enable_all()
         .build()
         .map_err(Failure::defect)?;
-    let http = arguments.http()?;
+    let tls_roots = arguments.tls_roots()?;
+    let http = arguments.http(&tls_roots)?;
     let token = runtime.block_on(arguments.token(&http))?;
     let claims = TokenClaims::read(&token).map_err(Failure::operation)?;
     step(
@@ -168,8 +171,14 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let api = match arguments.api {
         ApiVersion::V1 => Api::V1,
         ApiVersion::V2 => Api::V2,
+        ApiVersion::Grpc => Api::Grpc,
     };
-    let certificates = runtime.block_on(request.send(api, &arguments.url, &http));
+    let ca = Ca {
+        url: &arguments.url,
+        http: &http,
+        tls_roots: &tls_roots,
+    };
+    let certificates = runtime.block_on(request.send(api, &ca));
     let certificates = certificates.map_err(|error| match &error {
         RequestError::Unreachable(_) => Failure::dependency(plain(&error.to_string())),
         RequestError::Refused { .. } | RequestError::Answer(_) => {
@@ -225,25 +234,32 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
 }
 
 impl Arguments {
+    /// Roots of the CA's TLS certificate beside those of the system, DER.
+    fn tls_roots(&self) -> Result<Vec<Vec<u8>>, Failure> {
+        let Some(path) = &self.tls_ca else {
+            return Ok(Vec::new());
+        };
+        let roots = certificates_in(&read(path)?);
+        roots.map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))
+    }
+
     /// What asks the CA and the endpoints of build services.
-    fn http(&self) -> Result<Client, Failure> {
-        let mut builder = Client::builder()
+    fn http(&self, tls_roots: &[Vec<u8>]) -> Result<Client, Failure> {
+        let roots = tls_roots
+            .iter()
+            .map(|der| reqwest::Certificate::from_der(der));
+        let roots = roots.collect::<Result<Vec<_>, _>>().map_err(|error| {
+            let path = self.tls_ca.as_deref().unwrap_or_else(|| Path::new(""));
+            Failure::configuration(format!("{}: {error}", path.display()))
+        })?;
+        Client::builder()
             .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
             // A token goes to whom it was meant for, and to nobody else.
-            .redirect(Policy::none());
-        if let Some(path) = &self.tls_ca {
-            let wrong = |what: &dyn std::fmt::Display| {
-                Failure::configuration(format!("{}: {what}", path.display()))
-            };
-            let roots = reqwest::Certificate::from_pem_bundle(&read(path)?);
-            let roots = roots.map_err(|error| wrong(&error))?;
-            if roots.is_empty() {
-                return Err(wrong(&"it holds no certificate in PEM"));
-            }
-            builder = builder.tls_certs_merge(roots);
-        }
-        builder.build().map_err(Failure::defect)
+            .redirect(Policy::none())
+            .tls_certs_merge(roots)
+            .build()
+            .map_err(Failure::defect)
     }
 
     /// The token: from a file, or from wherever one is.
