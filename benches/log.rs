@@ -9,6 +9,7 @@
     reason = "a benchmark that cannot run should stop"
 )]
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -37,6 +38,10 @@ const KEY: &str = "key.der";
 const AT_ONCE: u64 = 2048;
 /// Over how many appends a cost is measured, at most.
 const MAX_WINDOW: u64 = 100_000;
+/// How many callers wait when an append is compared with a signature.
+const WAITING: u64 = 256;
+/// How many signatures are measured.
+const SAMPLES: u32 = 2000;
 /// How often a start is measured.
 const STARTS: usize = 5;
 /// The octets of an entry: index, timestamp, and as many again.
@@ -50,7 +55,10 @@ fn main() {
         return append_once(Path::new(&folder));
     }
     let largest = std::env::args().skip(1).find_map(|word| word.parse().ok());
-    let folder = tempfile::tempdir_in(".").expect("a folder");
+    let folder = || tempfile::tempdir_in(".").expect("a folder");
+    let compared = folder();
+    Place::new(compared.path()).compare();
+    let folder = folder();
     let place = Place::new(folder.path());
     println!(
         "{:>10}  {:>12}  {:>12}  {:>10}  {:>10}  {:>12}",
@@ -144,10 +152,55 @@ impl Place {
         Log::open(self.parts()).expect("the log")
     }
 
+    /// Prints what an append costs beside what it cannot do without: a signature, and a sync.
+    fn compare(&self) {
+        let begun = processor_time();
+        for _ in 0..SAMPLES {
+            let signature = self.signer.sign(&[7; 200]);
+            self.runtime.block_on(signature).expect("a signature");
+        }
+        let signature = (processor_time() - begun) / SAMPLES;
+        let log = self.open();
+        let begun = processor_time();
+        let entries = u64::from(SAMPLES) * 10;
+        self.append_by(WAITING, &log, entries);
+        let append = (processor_time() - begun).as_secs_f64() / entries as f64;
+        println!(
+            "{WAITING} callers: {:.1} µs of CPU an entry, {:.2} of a P-256 signature ({:.1} µs)",
+            append * 1e6,
+            append / signature.as_secs_f64(),
+            signature.as_secs_f64() * 1e6,
+        );
+        let file = std::fs::File::create(self.folder.join("synced")).expect("a file");
+        file.write_all_at(&[1; 1 << 20], 0).expect("written");
+        file.sync_all().expect("synced");
+        let (mut appends, mut syncs) = (Vec::new(), Vec::new());
+        for offset in 0..u64::from(SAMPLES) / 4 {
+            let start = Instant::now();
+            self.append_by(1, &log, 1);
+            appends.push(start.elapsed());
+            let start = Instant::now();
+            file.write_all_at(&[2; 512], offset * 512).expect("written");
+            file.sync_data().expect("synced");
+            syncs.push(start.elapsed());
+        }
+        log.shutdown();
+        println!(
+            "a lone append: {} µs; the write and sync of 512 octets beside it: {} µs (medians)",
+            median(appends).as_micros(),
+            median(syncs).as_micros(),
+        );
+    }
+
     fn append(&self, log: &Log, entries: u64) {
+        self.append_by(AT_ONCE, log, entries);
+    }
+
+    /// Appends entries, so many at a time.
+    fn append_by(&self, at_once: u64, log: &Log, entries: u64) {
         let mut accepted = 0;
         while accepted < entries {
-            let batch = (0..AT_ONCE.min(entries - accepted)).map(|_| log.append(Box::new(Opaque)));
+            let batch = (0..at_once.min(entries - accepted)).map(|_| log.append(Box::new(Opaque)));
             let answers = self.runtime.block_on(join_all(batch));
             // What cannot be published in time is refused; nobody is in a hurry here.
             accepted += answers.iter().filter(|answer| answer.is_ok()).count() as u64;
@@ -156,7 +209,7 @@ impl Place {
 
     /// The median time of a start, up to its checkpoint.
     fn start_time(&self) -> Duration {
-        let mut times: Vec<_> = (0..STARTS)
+        let times = (0..STARTS)
             .map(|_| {
                 let start = Instant::now();
                 let log = self.open();
@@ -165,8 +218,7 @@ impl Place {
                 time
             })
             .collect();
-        times.sort_unstable();
-        times.get(STARTS / 2).copied().unwrap_or_default()
+        median(times)
     }
 
     /// The most memory that a process held which opened the log and appended to it, in MiB.
@@ -241,6 +293,11 @@ impl EntryKind for Opaque {
             ..Inspected::default()
         }
     }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// What the process has computed so far.

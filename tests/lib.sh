@@ -19,7 +19,7 @@ export CARGO_TARGET_DIR=$MAYFLY_CACHE/target
 export GOMODCACHE=$MAYFLY_CACHE/go/mod
 export GOCACHE=$MAYFLY_CACHE/go/build
 
-# Parts that must be there, separated by commas (go,python,node,postgres,prometheus,root,systemd,strace,openssl): what is
+# Parts that must be there, separated by commas (go,python,node,java,postgres,prometheus,root,systemd,strace,openssl): what is
 # missing fails, not skips.
 export MAYFLY_REQUIRE=${MAYFLY_REQUIRE:-}
 

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    ConfigError, InstanceState, LogFormatName, MAX_FILE_BYTES, PublicUrl, SYSTEM_DATA, Settings,
-    Span, read_limited, scalar,
+    ConfigError, GrpcListen, InstanceState, LogFormatName, MAX_FILE_BYTES, PublicUrl, SYSTEM_DATA,
+    Settings, Span, read_limited, scalar,
 };
 use crate::keys::file::Passphrase;
 use crate::logging::LogFormat;
@@ -32,11 +32,18 @@ const LOG_URL: &str = "http://localhost:6962/test";
 /// The CA in memory, among Fulcio's.
 const EPHEMERAL: &str = "ephemeralca";
 const HTTP_PORT: u16 = 8080;
+const GRPC_PORT: u16 = 8081;
 const METRICS_PORT: u16 = 2112;
 
 macro_rules! flags {
-    ($($(#[$attribute:meta])* $name:ident = $long:literal $(or $alias:literal)? : $kind:ty => $ours:expr,)+) => {
-        /// Fulcio's flags, as far as they are not spelt like ours. Help shows them only when asked to.
+    (
+        its_own {
+            $($(#[$attribute:meta])* $name:ident = $long:literal $(or $alias:literal)? : $kind:ty => $ours:expr,)+
+        }
+        ours_too { $($shared:ident = $shared_long:literal: $shared_kind:ty,)+ }
+    ) => {
+        /// Fulcio's flags. Help shows them only when asked to; those of its file and environment that are flags of ours too
+        /// are no flags here.
         #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields, default)]
         pub struct FulcioFlags {
@@ -46,26 +53,16 @@ macro_rules! flags {
                 #[serde(rename = $long, $(alias = $alias,)? deserialize_with = "scalar")]
                 pub $name: Option<$kind>,
             )+
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "ct-log-url", deserialize_with = "scalar")]
-            pub ct_log_url: Option<String>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "client-signing-algorithms", deserialize_with = "scalar")]
-            pub client_signing_algorithms: Option<String>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "grpc-tls-certificate", deserialize_with = "scalar")]
-            pub grpc_tls_certificate: Option<PathBuf>,
-            /// The flag is one of ours too.
-            #[arg(skip)]
-            #[serde(rename = "grpc-tls-key", deserialize_with = "scalar")]
-            pub grpc_tls_key: Option<PathBuf>,
+            $(
+                /// The flag is one of ours too.
+                #[arg(skip)]
+                #[serde(rename = $shared_long, deserialize_with = "scalar")]
+                pub $shared: Option<$shared_kind>,
+            )+
         }
 
         /// Every name that Fulcio's file and environment have.
-        const NAMES: &[&str] = &[$($long, $($alias,)?)+ "ct-log-url", "client-signing-algorithms", "grpc-tls-certificate", "grpc-tls-key"];
+        const NAMES: &[&str] = &[$($long, $($alias,)?)+ $($shared_long,)+];
 
         impl FulcioFlags {
             /// These, and those of `lower` where these are silent.
@@ -73,10 +70,7 @@ macro_rules! flags {
             fn over(self, lower: Self) -> Self {
                 Self {
                     $($name: self.$name.or(lower.$name),)+
-                    ct_log_url: self.ct_log_url.or(lower.ct_log_url),
-                    client_signing_algorithms: self.client_signing_algorithms.or(lower.client_signing_algorithms),
-                    grpc_tls_certificate: self.grpc_tls_certificate.or(lower.grpc_tls_certificate),
-                    grpc_tls_key: self.grpc_tls_key.or(lower.grpc_tls_key),
+                    $($shared: self.$shared.or(lower.$shared),)+
                 }
             }
 
@@ -84,18 +78,7 @@ macro_rules! flags {
             fn translations(&self) -> Vec<Translation> {
                 let all = [
                     $((concat!("--", $long), self.$name.is_some(), $ours),)+
-                    ("--ct-log-url", self.ct_log_url.is_some(), Some("ct_log_url")),
-                    (
-                        "--client-signing-algorithms",
-                        self.client_signing_algorithms.is_some(),
-                        Some("client_signing_algorithms"),
-                    ),
-                    (
-                        "--grpc-tls-certificate",
-                        self.grpc_tls_certificate.is_some(),
-                        Some("grpc_tls_certificate"),
-                    ),
-                    ("--grpc-tls-key", self.grpc_tls_key.is_some(), Some("grpc_tls_key")),
+                    $((concat!("--", $shared_long), self.$shared.is_some(), Some(stringify!($shared))),)+
                 ];
                 let is_ephemeral = self.ca.as_deref() == Some(EPHEMERAL);
                 let given = all.into_iter().filter(|(_, is_given, _)| *is_given);
@@ -110,68 +93,76 @@ macro_rules! flags {
 }
 
 flags! {
-    /// Address of HTTP [Fulcio's default: 0.0.0.0]; with --port our --listen
-    host = "host" or "http-host": String => Some("listen"),
-    /// Port of HTTP [Fulcio's default: 8080]; with --host our --listen
-    port = "port" or "http-port": u16 => Some("listen"),
-    /// Address of gRPC
-    grpc_host = "grpc-host": String => None,
-    /// Port of gRPC
-    grpc_port = "grpc-port": u16 => None,
-    /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
-    metrics_port = "metrics-port": u16 => Some("metrics_listen"),
-    /// Changes nothing here
-    legacy_unix_domain_socket = "legacy-unix-domain-socket": String => None,
-    /// Who may have a certificate [Fulcio's default: /etc/fulcio-config/config.yaml, else config.json beside it]; our
-    /// --identity-config
-    config_path = "config-path": PathBuf => Some("identity_config"),
-    /// `dev` or `prod` [Fulcio's default: dev]; our --log-format pretty or json
-    log_type = "log_type": String => Some("log_format"),
-    /// Certificates of `fileca`; our --ca-cert
-    fileca_cert = "fileca-cert": PathBuf => Some("ca_cert"),
-    /// Key of `fileca`; our --ca-key
-    fileca_key = "fileca-key": PathBuf => Some("ca_key"),
-    /// Passphrase of the key of `fileca`; better in a file, with our --ca-key-password-file
-    fileca_key_passwd = "fileca-key-passwd": Passphrase => Some("ca_key_password_file"),
-    /// Changes nothing here: the CA's files are read at the start
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    fileca_watch = "fileca-watch": String => None,
-    /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
-    ca = "ca": String => Some("ca_cert"),
-    /// Key of `kmsca`, which is not to be had here
-    kms_resource = "kms-resource": String => None,
-    /// Certificates of `kmsca`
-    kms_cert_chain_path = "kms-cert-chain-path": PathBuf => None,
-    /// Of `kmsca`
-    gcp_kms_retries = "gcp-kms-retries": String => None,
-    /// Of `kmsca`
-    gcp_kms_timeout = "gcp-kms-timeout": String => None,
-    /// Of `pkcs11ca`, which is not to be had here
-    pkcs11_config_path = "pkcs11-config-path": PathBuf => None,
-    /// Of `pkcs11ca`
-    hsm_caroot_id = "hsm-caroot-id": String => None,
-    /// Of `pkcs11ca`
-    hsm_key_label = "hsm-key-label": String => None,
-    /// Of `pkcs11ca`
-    aws_hsm_root_ca_path = "aws-hsm-root-ca-path": PathBuf => None,
-    /// Of `tinkca`, which is not to be had here
-    tink_kms_resource = "tink-kms-resource": String => None,
-    /// Of `tinkca`
-    tink_cert_chain_path = "tink-cert-chain-path": PathBuf => None,
-    /// Of `tinkca`
-    tink_keyset_path = "tink-keyset-path": PathBuf => None,
-    /// Of `googleca`, which is not to be had here
-    gcp_private_ca_parent = "gcp_private_ca_parent": String => None,
-    /// The log's public key, which Fulcio can do without and Mayfly cannot; our --ct-log-public-key
-    ct_log_public_key_path = "ct-log-public-key-path": PathBuf => Some("ct_log_public_key"),
-    /// The host that the log knows itself by; our --ct-log-host
-    ct_log_origin = "ct-log-origin": String => Some("ct_log_host"),
-    /// Roots for TLS to the log; our --ct-log-tls-ca
-    ct_log_tls_ca_cert = "ct-log.tls-ca-cert": PathBuf => Some("ct_log_tls_ca"),
-    /// How long a connection is kept for its next request; our --idle-timeout
-    idle_connection_timeout = "idle-connection-timeout": Span => Some("idle_timeout"),
-    /// Changes nothing here: the head of a request has ten seconds
-    read_header_timeout = "read-header-timeout": Span => None,
+    its_own {
+        /// Address of HTTP [Fulcio's default: 0.0.0.0]; with --port our --listen
+        host = "host" or "http-host": String => Some("listen"),
+        /// Port of HTTP [Fulcio's default: 8080]; with --host our --listen
+        port = "port" or "http-port": u16 => Some("listen"),
+        /// Address of gRPC [Fulcio's default: 0.0.0.0]; with --grpc-port our --grpc-listen
+        grpc_host = "grpc-host": String => Some("grpc_listen"),
+        /// Port of gRPC [Fulcio's default: 8081]; with --grpc-host our --grpc-listen
+        grpc_port = "grpc-port": u16 => Some("grpc_listen"),
+        /// Port of metrics, at every address [Fulcio's default: 2112]; our --metrics-listen
+        metrics_port = "metrics-port": u16 => Some("metrics_listen"),
+        /// Changes nothing here
+        legacy_unix_domain_socket = "legacy-unix-domain-socket": String => None,
+        /// Who may have a certificate [Fulcio's default: /etc/fulcio-config/config.yaml, else config.json beside it]; our
+        /// --identity-config
+        config_path = "config-path": PathBuf => Some("identity_config"),
+        /// `dev` or `prod` [Fulcio's default: dev]; our --log-format pretty or json
+        log_type = "log_type": String => Some("log_format"),
+        /// Certificates of `fileca`; our --ca-cert
+        fileca_cert = "fileca-cert": PathBuf => Some("ca_cert"),
+        /// Key of `fileca`; our --ca-key
+        fileca_key = "fileca-key": PathBuf => Some("ca_key"),
+        /// Passphrase of the key of `fileca`; better in a file, with our --ca-key-password-file
+        fileca_key_passwd = "fileca-key-passwd": Passphrase => Some("ca_key_password_file"),
+        /// Changes nothing here: the CA's files are read at the start
+        #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        fileca_watch = "fileca-watch": String => None,
+        /// `fileca` or `ephemeralca`; our --ca-cert and --ca-key, or --ephemeral-ca
+        ca = "ca": String => Some("ca_cert"),
+        /// Key of `kmsca`, which is not to be had here
+        kms_resource = "kms-resource": String => None,
+        /// Certificates of `kmsca`
+        kms_cert_chain_path = "kms-cert-chain-path": PathBuf => None,
+        /// Of `kmsca`
+        gcp_kms_retries = "gcp-kms-retries": String => None,
+        /// Of `kmsca`
+        gcp_kms_timeout = "gcp-kms-timeout": String => None,
+        /// Of `pkcs11ca`, which is not to be had here
+        pkcs11_config_path = "pkcs11-config-path": PathBuf => None,
+        /// Of `pkcs11ca`
+        hsm_caroot_id = "hsm-caroot-id": String => None,
+        /// Of `pkcs11ca`
+        hsm_key_label = "hsm-key-label": String => None,
+        /// Of `pkcs11ca`
+        aws_hsm_root_ca_path = "aws-hsm-root-ca-path": PathBuf => None,
+        /// Of `tinkca`, which is not to be had here
+        tink_kms_resource = "tink-kms-resource": String => None,
+        /// Of `tinkca`
+        tink_cert_chain_path = "tink-cert-chain-path": PathBuf => None,
+        /// Of `tinkca`
+        tink_keyset_path = "tink-keyset-path": PathBuf => None,
+        /// Of `googleca`, which is not to be had here
+        gcp_private_ca_parent = "gcp_private_ca_parent": String => None,
+        /// The log's public key, which Fulcio can do without and Mayfly cannot; our --ct-log-public-key
+        ct_log_public_key_path = "ct-log-public-key-path": PathBuf => Some("ct_log_public_key"),
+        /// The host that the log knows itself by; our --ct-log-host
+        ct_log_origin = "ct-log-origin": String => Some("ct_log_host"),
+        /// Roots for TLS to the log; our --ct-log-tls-ca
+        ct_log_tls_ca_cert = "ct-log.tls-ca-cert": PathBuf => Some("ct_log_tls_ca"),
+        /// How long a connection is kept for its next request; our --idle-timeout
+        idle_connection_timeout = "idle-connection-timeout": Span => Some("idle_timeout"),
+        /// Changes nothing here: the head of a request has ten seconds
+        read_header_timeout = "read-header-timeout": Span => None,
+    }
+    ours_too {
+        ct_log_url = "ct-log-url": String,
+        client_signing_algorithms = "client-signing-algorithms": String,
+        grpc_tls_certificate = "grpc-tls-certificate": PathBuf,
+        grpc_tls_key = "grpc-tls-key": PathBuf,
+    }
 }
 
 /// A flag of Fulcio's that was given, in whatever way.
@@ -276,6 +267,7 @@ fn defaults(given: &Settings, has_folder: bool, has_log: bool) -> Settings {
     let has_log = has_log || given.no_ct == Some(true);
     Settings {
         listen: Some(listen),
+        grpc_listen: Some(GrpcListen(Some(anywhere(GRPC_PORT)))),
         metrics_listen: Some(anywhere(METRICS_PORT)),
         identity_config: identity.map(PathBuf::from),
         log_format: Some(LogFormatName(LogFormat::Pretty)),
@@ -362,11 +354,14 @@ impl FulcioFlags {
         let mut findings = Vec::new();
         let is_ephemeral = self.is_ephemeral(&mut findings);
         let metrics = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let listen = match (&self.host, self.port) {
-            (None, None) => None,
-            (host, port) => Some(address("host", host.as_deref(), port.unwrap_or(HTTP_PORT))),
+        let mut address = |name, host: &Option<String>, port: Option<u16>, default| {
+            let is_given = host.is_some() || port.is_some();
+            let address = address(name, host.as_deref(), port.unwrap_or(default));
+            let address = address.map_err(|error| findings.push(error)).ok();
+            address.filter(|_| is_given)
         };
-        let listen = listen.transpose().map_err(|error| findings.push(error));
+        let listen = address("host", &self.host, self.port, HTTP_PORT);
+        let grpc_listen = address("grpc-host", &self.grpc_host, self.grpc_port, GRPC_PORT);
         let log_format = match self.log_type.as_deref() {
             None => None,
             Some("dev") => Some(LogFormat::Pretty),
@@ -380,7 +375,8 @@ impl FulcioFlags {
             return Err(ConfigError(findings));
         }
         Ok(Settings {
-            listen: listen.unwrap_or_default(),
+            listen,
+            grpc_listen: grpc_listen.map(|address| GrpcListen(Some(address))),
             metrics_listen: self.metrics_port.map(metrics),
             identity_config: self.config_path,
             log_format: log_format.map(LogFormatName),
@@ -499,6 +495,8 @@ mod tests {
         let given = read(&["--ca=fileca", "--fileca-cert=c", "--fileca-key", "k"]);
         let settings = given.settings;
         assert_eq!(settings.listen, Some("0.0.0.0:8080".parse().unwrap()));
+        let grpc = settings.grpc_listen.unwrap();
+        assert_eq!(grpc.to_string(), "0.0.0.0:8081");
         let metrics = "0.0.0.0:2112".parse().unwrap();
         assert_eq!(settings.metrics_listen, Some(metrics));
         assert_eq!(settings.ca_cert, Some("c".into()));
@@ -512,6 +510,7 @@ mod tests {
         let given = read(&[
             "--http-host=::1",
             "--http-port=5555",
+            "--grpc-port=5554",
             "--metrics-port=99",
             "--log_type=prod",
             "--ca=ephemeralca",
@@ -524,6 +523,8 @@ mod tests {
         ]);
         let settings = given.settings;
         assert_eq!(settings.listen, Some("[::1]:5555".parse().unwrap()));
+        let grpc = settings.grpc_listen.unwrap();
+        assert_eq!(grpc.to_string(), "0.0.0.0:5554");
         let metrics = "0.0.0.0:99".parse().unwrap();
         assert_eq!(settings.metrics_listen, Some(metrics));
         assert_eq!(settings.log_format, Some(LogFormatName(LogFormat::Json)));
@@ -580,6 +581,7 @@ mod tests {
             ("FULCIO_SERVE_CT-LOG.TLS-CA-CERT", "roots.pem"),
             ("FULCIO_SERVE_CT_LOG_URL", "http://log.example"),
             ("FULCIO_SERVE_LOG_TYPE", "prod"),
+            ("FULCIO_SERVE_GRPC-TLS-KEY", "tls.key"),
             ("FULCIO_SERVE_HTTP_PORT", "5555"),
             ("FULCIO_SERVE_HOST", ""),
             ("FULCIO_SERVE_NOBODY-KNOWS", "x"),
@@ -593,6 +595,7 @@ mod tests {
         assert_eq!(flags.ct_log_tls_ca_cert, Some("roots.pem".into()));
         assert_eq!(flags.ct_log_url.as_deref(), Some("http://log.example"));
         assert_eq!(flags.log_type.as_deref(), Some("prod"));
+        assert_eq!(flags.grpc_tls_key, Some("tls.key".into()));
         assert_eq!((flags.port, flags.host), (Some(5555), None));
 
         let wrong = [("FULCIO_SERVE_METRICS-PORT".to_owned(), "many".to_owned())];

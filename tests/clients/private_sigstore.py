@@ -4,6 +4,8 @@ a signature log (Rekor v2) and a timestamp authority.
 MAYFLY_BIN names Mayfly's binary, SERVICES the folder with the binaries of the two others.
 """
 
+import base64
+import hashlib
 import json
 import os
 import ssl
@@ -82,6 +84,10 @@ class PrivateSigstore:
     def trust_file(self, name):
         return str(self.trust / name)
 
+    def service_url(self, member):
+        """Where a service is that the signing config names, such as `tsaUrls`."""
+        return json.loads(Path(self.trust_file("signing_config.json")).read_text())[member][0]["url"]
+
     def refusals(self, client):
         """What a verifier must refuse: its name, and what is different from a verification that passes."""
         yield "a changed file", {"file": client.file("changed")}
@@ -109,12 +115,12 @@ def another_trusted_root():
 
 
 @contextmanager
-def private_sigstore(issuer, tls=False, services=True, ed25519_log=False, settings=None):
+def private_sigstore(issuer, tls=False, services=True, ed25519_log=False, settings=None, flags=()):
     """Runs `mayfly init`, `trust export` and `serve`, trusting the issuers of `issuer`, a `mayfly dev`. Yields a
     `PrivateSigstore`.
 
     `services` puts a signature log and a timestamp authority beside it; `ed25519_log` is about the log's key. `settings`
-    are further members of mayfly.yaml.
+    are further members of mayfly.yaml, `flags` further arguments of `mayfly serve`.
     """
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-clients-")))
@@ -145,7 +151,7 @@ def private_sigstore(issuer, tls=False, services=True, ed25519_log=False, settin
             config.writelines(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
         succeed(binary(), "trust", "export", "--data-dir", data, trust)
 
-        arguments += ["--data-dir", data, "--listen", f"127.0.0.1:{port}"]
+        arguments += ["--data-dir", data, "--listen", f"127.0.0.1:{port}", *flags]
         stack.enter_context(serving(server, "serve", *arguments))
         yield PrivateSigstore(server, trust, people, work, tls_root)
 
@@ -165,7 +171,25 @@ def signature_log(folder, ed25519_key=False):
                "--signer-filepath", private, "--http-port", port_of(server), "--grpc-port", grpc,
                "--http-metrics-port", metrics, "--checkpoint-interval", "200ms", "--batch-max-age", "50ms"]
     with running(server, command, "/healthz"):
+        write_first_entry(server)
         yield {"url": server.url, "public-key-file": str(public), "start": "2020-01-01T00:00:00Z"}
+
+
+def write_first_entry(server):
+    """Writes an entry into a new signature log. Some clients leave out members that are 0, as all numbers of entry 0 are,
+    which others cannot read."""
+    key, message = ec.generate_private_key(ec.SECP256R1()), b"first"
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    encoded = {name: base64.b64encode(octets).decode() for name, octets in (
+        ("digest", hashlib.sha256(message).digest()), ("signature", key.sign(message, ec.ECDSA(hashes.SHA256()))),
+        ("public", public),
+    )}
+    verifier = {"publicKey": {"rawBytes": encoded["public"]}, "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
+    entry = {"hashedRekordRequestV002": {
+        "digest": encoded["digest"], "signature": {"content": encoded["signature"], "verifier": verifier},
+    }}
+    response = server.send("POST", "/api/v2/log/entries", json.dumps(entry), {"Content-Type": "application/json"})
+    holds(response.status == 201, f"the signature log refuses its first entry: {response.text}")
 
 
 @contextmanager

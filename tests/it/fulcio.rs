@@ -85,7 +85,8 @@ impl Deployment {
 }
 
 /// What every deployment says that runs more than one server on a machine.
-const PORTS: &str = "--host=127.0.0.1 --port=0 --grpc-port=0 --metrics-port=0";
+const PORTS: &str =
+    "--host=127.0.0.1 --port=0 --grpc-host=127.0.0.1 --grpc-port=0 --metrics-port=0";
 
 /// To try things: a CA in memory and a log beside it.
 const COMPOSE: &str = "--ca=ephemeralca --ct-log-url={log} --config-path={folder}/config.yaml";
@@ -103,7 +104,7 @@ fn a_compose_file_s_flags_and_the_log_s_key_start_a_server_that_issues() {
     let server = Process::start(&mut deployment.serve(&flags));
     deployment.issues(&server);
 
-    let told = server.events("fulcio_flag", 5);
+    let told = server.events("fulcio_flag", 8);
     let named = |flag: &str| told.iter().find(|line| line["flag"] == flag);
     assert_eq!(named("--port").unwrap()["setting"], "listen");
     assert_eq!(

@@ -2,7 +2,8 @@
 //
 //     client.mjs sign SIGNING_CONFIG TOKEN FILE BUNDLE      a file
 //     client.mjs attest SIGNING_CONFIG TOKEN FILE BUNDLE    a file as the payload of an attestation
-//     client.mjs attest-unlogged CA_URL TSA_URL TOKEN FILE BUNDLE    as npm's own calls do, without a signature log
+//     client.mjs sign-unlogged CA_URL TSA_URL TOKEN FILE BUNDLE      as npm's own calls do, without a signature log
+//     client.mjs attest-unlogged CA_URL TSA_URL TOKEN FILE BUNDLE
 //     client.mjs verify TRUSTED_ROOT IDENTITY ISSUER LOGS BUNDLE [FILE]    LOGS: how many signature logs must hold it
 //
 // SIGSTORE names the folder with its `node_modules`. A refusal is one line on standard error: its code and its message.
@@ -23,6 +24,11 @@ const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 const commands = {
   sign: (...paths) => create('messageSignature', ...paths),
   attest: (...paths) => create('dsseEnvelope', ...paths),
+
+  async 'sign-unlogged'(fulcioURL, tsaServerURL, identityToken, file, bundle) {
+    const options = { fulcioURL, tsaServerURL, identityToken, tlogUpload: false };
+    writeJSON(bundle, await sigstore.sign(readFileSync(file), options));
+  },
 
   async 'attest-unlogged'(fulcioURL, tsaServerURL, identityToken, file, bundle) {
     const options = { fulcioURL, tsaServerURL, identityToken, tlogUpload: false };

@@ -1,0 +1,105 @@
+import dev.sigstore.AlgorithmRegistry.SigningAlgorithm;
+import dev.sigstore.KeylessSigner;
+import dev.sigstore.KeylessVerifier;
+import dev.sigstore.SigningConfigProvider;
+import dev.sigstore.TrustedRootProvider;
+import dev.sigstore.VerificationOptions;
+import dev.sigstore.VerificationOptions.CertificateMatcher;
+import dev.sigstore.bundle.Bundle;
+import dev.sigstore.fulcio.client.CertificateRequest;
+import dev.sigstore.fulcio.client.FulcioClientGrpc;
+import dev.sigstore.http.HttpParams;
+import dev.sigstore.oidc.client.OidcClients;
+import dev.sigstore.oidc.client.TokenStringOidcClient;
+import dev.sigstore.strings.StringMatcher;
+import dev.sigstore.trustroot.Service;
+import java.net.URI;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyPairGenerator;
+import java.security.Signature;
+import java.security.spec.ECGenParameterSpec;
+
+/**
+ * A command line for sigstore-java.
+ *
+ * <pre>
+ *   sign SIGNING_CONFIG TRUSTED_ROOT TOKEN FILE BUNDLE      over gRPC with TLS, as the signer has it
+ *   verify TRUSTED_ROOT IDENTITY ISSUER BUNDLE FILE
+ *   certificate URL TOKEN SUBJECT                           over gRPC in the clear: prints how many certificates came
+ * </pre>
+ *
+ * A refusal is one line on standard error: the messages of the exception and of its causes.
+ */
+public final class SigstoreClient {
+  public static void main(String[] arguments) {
+    try {
+      run(arguments);
+    } catch (Exception exception) {
+      var text = new StringBuilder();
+      for (Throwable cause = exception; cause != null; cause = cause.getCause()) {
+        text.append(text.isEmpty() ? "" : ": ").append(cause.getMessage());
+      }
+      System.err.println(text);
+      System.exit(1);
+    }
+    // Threads of the libraries may live on.
+    System.exit(0);
+  }
+
+  private static void run(String[] arguments) throws Exception {
+    switch (arguments[0]) {
+      case "sign" -> sign(arguments);
+      case "verify" -> verify(arguments);
+      case "certificate" -> certificate(arguments);
+      default -> throw new IllegalArgumentException("sign, verify or certificate");
+    }
+  }
+
+  private static void sign(String[] arguments) throws Exception {
+    var builder =
+        KeylessSigner.builder()
+            .signingConfigProvider(SigningConfigProvider.from(Path.of(arguments[1])))
+            .trustedRootProvider(TrustedRootProvider.from(Path.of(arguments[2])))
+            .signingAlgorithm(SigningAlgorithm.PKIX_ECDSA_P256_SHA_256)
+            .enableRekorV2(true)
+            .forceCredentialProviders(OidcClients.of(TokenStringOidcClient.from(arguments[3])));
+    try (var signer = builder.build()) {
+      var bundle = signer.signFile(Path.of(arguments[4]));
+      Files.writeString(Path.of(arguments[5]), bundle.toJson());
+    }
+  }
+
+  private static void verify(String[] arguments) throws Exception {
+    var matcher =
+        CertificateMatcher.fulcio()
+            .subjectAlternativeName(StringMatcher.string(arguments[2]))
+            .issuer(StringMatcher.string(arguments[3]))
+            .build();
+    var options = VerificationOptions.builder().addCertificateMatchers(matcher).build();
+    var bundle = Bundle.from(Path.of(arguments[4]), StandardCharsets.UTF_8);
+    KeylessVerifier.builder()
+        .trustedRootProvider(TrustedRootProvider.from(Path.of(arguments[1])))
+        .build()
+        .verify(Path.of(arguments[5]), bundle, options);
+  }
+
+  private static void certificate(String[] arguments) throws Exception {
+    var generator = KeyPairGenerator.getInstance("EC");
+    generator.initialize(new ECGenParameterSpec("secp256r1"));
+    var key = generator.generateKeyPair();
+    var proof = Signature.getInstance("SHA256withECDSA");
+    proof.initSign(key.getPrivate());
+    proof.update(arguments[3].getBytes(StandardCharsets.UTF_8));
+    var client =
+        FulcioClientGrpc.builder()
+            .setHttpParams(HttpParams.builder().allowInsecureConnections(true).build())
+            .setService(Service.of(URI.create(arguments[1]), 1))
+            .build();
+    var request = CertificateRequest.newCertificateRequest(key.getPublic(), arguments[2], proof.sign());
+    System.out.println(client.signingCertificate(request).getCertificates().size());
+  }
+
+  private SigstoreClient() {}
+}
