@@ -718,6 +718,12 @@ pub fn ca_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("ca").join("current")
 }
 
+/// Where the TUF repository of the trust files lies in a data folder, with its keys.
+#[must_use]
+pub fn tuf_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("tuf")
+}
+
 /// Where the embedded log lies in a data folder, with its key.
 #[must_use]
 pub fn log_folder(data_dir: &Path) -> PathBuf {

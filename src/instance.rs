@@ -12,7 +12,7 @@ use url::Host;
 
 use crate::ca::hierarchy::{Hierarchy, HierarchyError, Names};
 use crate::clock::Clock;
-use crate::config::{ConfigError, InstanceState, PublicUrl, ca_folder, log_folder};
+use crate::config::{ConfigError, InstanceState, PublicUrl, ca_folder, log_folder, tuf_folder};
 use crate::ctlog::embedded::{
     EmbeddedLog, EmbeddedLogConfig, EmbeddedLogError, EmbeddedLogParts, LogDescription,
 };
@@ -23,6 +23,7 @@ use crate::random::Random;
 use crate::store::folder::{Folder, FolderOptions};
 use crate::store::object::{BucketUrl, ObjectStorage};
 use crate::store::{Store, StoreError};
+use crate::trust::tuf::{Repository, TufError};
 use crate::x509::chain::CertificateChain;
 
 /// Why an instance was not made.
@@ -54,6 +55,9 @@ pub enum InstanceError {
     /// The log's store cannot be made.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The TUF repository cannot be made.
+    #[error(transparent)]
+    Tuf(#[from] TufError),
     /// The log's settings are wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -91,6 +95,8 @@ pub struct CreatedInstance {
     pub log_origin: String,
     /// Where the root's key lies.
     pub root_key: PathBuf,
+    /// Where the key lies that signs roots of the TUF repository.
+    pub tuf_root_key: PathBuf,
 }
 
 impl NewInstance<'_> {
@@ -175,6 +181,9 @@ impl NewInstance<'_> {
             LogDescription::copy(store.as_ref(), &folder)?;
         }
 
+        let repository = Repository::at(tuf_folder(data_dir));
+        repository.create(self.passphrase, now)?;
+
         write_new(&data_dir.join("mayfly.yaml"), &self.server_file(), 0o644)?;
         write_new(&data_dir.join("identity.yaml"), IDENTITY_FILE, 0o644)?;
         let state = InstanceState {
@@ -196,6 +205,7 @@ impl NewInstance<'_> {
             chain: hierarchy.chain,
             log_origin: settings.origin().to_owned(),
             root_key,
+            tuf_root_key: repository.root_key_path(),
         })
     }
 

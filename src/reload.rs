@@ -365,7 +365,9 @@ impl Reloader {
         let before = readiness.policy();
         let after = PolicyInForce::new(&issuers, digest.clone(), ca.clock.now());
         let count = after.issuers.len();
-        documents.set_issuers(&issuers.configuration());
+        let published = issuers.configuration();
+        documents.set_issuers(&published);
+        self.api.trust.set_issuers(&published);
         ca.tokens.replace(Arc::new(issuers), ca.clock.now());
         announce(metrics, &after, Some(&before));
         readiness.policy_loaded(after);

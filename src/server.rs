@@ -21,12 +21,15 @@ use crate::api::grpc::{self, Reflection};
 use crate::api::observe::observe;
 use crate::api::outcome::Refusal;
 use crate::api::repeats::Repeats;
+use crate::api::trust::{SignedRepository, TrustSite, login_urls};
 use crate::api::{Api, ops};
 use crate::ca::CertificateAuthority;
 use crate::ca::authority::{Authority, AuthorityError};
 use crate::ca::hierarchy::{Hierarchy, Names};
 use crate::clock::{Clock, ClockGuard};
-use crate::config::{ConfigError, ExternalLogs, ServerConfig, log_folder, read_limited};
+use crate::config::{
+    ConfigError, ExternalLogs, ServerConfig, log_folder, read_limited, tuf_folder,
+};
 use crate::ctlog::CtLog;
 use crate::ctlog::embedded::{EmbeddedLog, EmbeddedLogError, EmbeddedLogParts, LogDescription};
 use crate::ctlog::metered::MeteredLog;
@@ -53,6 +56,7 @@ use crate::store::metered::MeteredStore;
 use crate::store::object::ObjectStorage;
 use crate::store::{Store, StoreError};
 use crate::systemd::Supervisor;
+use crate::trust::tuf::{Repository, TufError};
 use crate::trust::{TrustMaterial, TrustedLog};
 use crate::x509::chain::{CertificateChain, ChainError};
 use crate::x509::spki::SubjectPublicKey;
@@ -126,6 +130,9 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// The TUF repository cannot be used, or a trust file.
+    #[error(transparent)]
+    Tuf(#[from] TufError),
     /// The administration cannot be listened for.
     #[error(transparent)]
     Admin(#[from] AdminSocketError),
@@ -241,6 +248,8 @@ pub struct Parts {
     pub submit_to: Option<Arc<dyn CtLog>>,
     /// Where serial numbers come from.
     serials: Arc<dyn Random>,
+    /// What clients must trust, signed.
+    repository: Option<SignedRepository>,
 }
 
 impl Parts {
@@ -361,8 +370,26 @@ impl Parts {
             remote_logs,
             submit_to,
             serials: Arc::new(serials),
+            repository: open_repository(config, passphrase.as_ref())?,
         })
     }
+}
+
+/// The TUF repository, if the instance has one, with its key, unless somebody else signs.
+fn open_repository(
+    config: &ServerConfig,
+    passphrase: Option<&Passphrase>,
+) -> Result<Option<SignedRepository>, StartError> {
+    let repository = Repository::at(tuf_folder(&config.data_dir));
+    if !repository.exists() {
+        return Ok(None);
+    }
+    let key = repository.online_key_path().exists().then(|| {
+        let insecure = config.allow_insecure_permissions;
+        repository.online_key(passphrase, insecure)
+    });
+    let key = key.transpose()?;
+    Ok(Some(SignedRepository { repository, key }))
 }
 
 fn open_remote_logs(
@@ -466,6 +493,7 @@ impl Server {
             remote_logs,
             submit_to,
             serials,
+            repository,
         } = parts;
         let tls = config.tls.as_ref().map(WatchedCertificate::load);
         let tls = tls.transpose()?;
@@ -517,6 +545,7 @@ impl Server {
         let others = others.map(|log| trusted_remote_log(log.url(), log.public_key(), &chain));
         let ct_logs = own_log.into_iter().chain(others).collect();
         let trust = trust_material(config, &chain, ct_logs, &published);
+        let trust_site = TrustSite::new(trust.clone(), repository, Arc::clone(&clock))?;
         let own_keys = chain
             .certificates()
             .iter()
@@ -563,6 +592,7 @@ impl Server {
                 .clone()
                 .inspect(EmbeddedLog::fill_leaf_index)
                 .map(|log| LogSite::new(log, std::slice::from_ref(chain.as_ref()))),
+            trust: Arc::new(trust_site),
             metrics: Arc::clone(&metrics),
             random,
             error_detail: config.error_detail,
@@ -798,6 +828,8 @@ impl Server {
                 let chain = Arc::clone(first.ca.authority.chain());
                 background.spawn(async move { log.watch(&chain).await });
             }
+            let trust = Arc::clone(&first.trust);
+            background.spawn(async move { trust.keep_fresh().await });
             background.spawn(async move { first.readiness.watch().await });
             let handles = [
                 Some(public.handle.clone()),
@@ -1033,19 +1065,12 @@ fn trust_material(
     ct_logs: Vec<TrustedLog>,
     issuers: &[IssuerConfiguration],
 ) -> TrustMaterial {
-    // Only people log in with a browser, and only they have an e-mail address.
-    let people = issuers
-        .iter()
-        .filter(|issuer| !issuer.is_wildcard && issuer.issuer_type == "email");
-    let mut oidc_urls: Vec<String> = people.map(|issuer| issuer.url.clone()).collect();
-    // An issuer of several audiences is one issuer.
-    oidc_urls.dedup();
     TrustMaterial {
         ca_url: config.public_url.to_string(),
         operator: config.public_url.authority().to_owned(),
         chain: chain.clone(),
         ct_logs,
-        oidc_urls,
+        oidc_urls: login_urls(issuers),
         external: config.external.clone(),
     }
 }

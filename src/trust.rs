@@ -19,6 +19,11 @@ use crate::x509::chain::{CertificateChain, certificate_pem};
 use crate::x509::der;
 use crate::x509::spki::SubjectPublicKey;
 
+pub mod canonical;
+pub mod tuf;
+
+use tuf::{Target, Usage};
+
 /// A key is trusted from a little before it was made, for clocks that are behind.
 const CLOCK_SLACK: Duration = Duration::minutes(5);
 
@@ -264,6 +269,67 @@ impl TrustMaterial {
         Ok(files)
     }
 
+    /// What clients find in a TUF repository: the trusted root and the signing configuration, and for older clients each key
+    /// and certificate by itself.
+    ///
+    /// # Errors
+    /// When a file of `trust.external` cannot be used.
+    pub fn targets(&self) -> Result<Vec<Target>, TrustError> {
+        let plain = |name: &str, content: String| Target {
+            name: name.to_owned(),
+            content: content.into_bytes(),
+            usage: None,
+        };
+        let mut targets = vec![
+            plain("trusted_root.json", pretty(&self.trusted_root()?)),
+            plain("signing_config.v0.2.json", pretty(&self.signing_config())),
+        ];
+        let mut add = |name: String, content: String, usage: &'static str, uri: &str| {
+            let uri = uri.to_owned();
+            let usage = Some(Usage { name: usage, uri });
+            targets.push(Target {
+                usage,
+                ..plain(&name, content)
+            });
+        };
+        let chain: Vec<_> = self.chain.certificates().iter().rev().collect();
+        for (index, certificate) in chain.into_iter().enumerate() {
+            let name = match index {
+                0 => "fulcio_v1.crt.pem".to_owned(),
+                1 => "fulcio_intermediate_v1.crt.pem".to_owned(),
+                _ => format!("fulcio_intermediate_{index}_v1.crt.pem"),
+            };
+            add(name, certificate.pem() + "\n", "Fulcio", &self.ca_url);
+        }
+        for (index, log) in self.ct_logs.iter().enumerate() {
+            let key = public_key_pem(&log.public_key_der);
+            add(numbered("ctfe", index, "pub"), key, "CTFE", &log.url);
+        }
+        for (index, log) in self.external.transparency_logs.iter().enumerate() {
+            let key = public_key_pem(&log.public_key()?);
+            add(numbered("rekor", index, "pub"), key, "Rekor", &log.url);
+        }
+        for (index, authority) in self.external.timestamp_authorities.iter().enumerate() {
+            let certificates = authority.certificates()?;
+            let last = certificates.len().saturating_sub(1);
+            for (place, der) in certificates.iter().enumerate() {
+                let part = match place {
+                    0 => "tsa_leaf".to_owned(),
+                    _ if place == last => "tsa_root".to_owned(),
+                    _ => format!("tsa_intermediate_{}", place - 1),
+                };
+                let pem = certificate_pem(der) + "\n";
+                add(
+                    numbered(&part, index, "crt.pem"),
+                    pem,
+                    "TSA",
+                    &authority.url,
+                );
+            }
+        }
+        Ok(targets)
+    }
+
     /// Writes every trust file into a folder, which is made when it is not there. Returns their names.
     ///
     /// # Errors
@@ -427,10 +493,14 @@ fn instant(at: OffsetDateTime) -> String {
         .unwrap_or_default()
 }
 
+fn parse_instant(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
 fn check_instant(place: &str, text: &str) -> Result<(), TrustError> {
-    OffsetDateTime::parse(text, &Rfc3339)
+    parse_instant(text)
         .map(drop)
-        .map_err(|_| TrustError::Content {
+        .ok_or_else(|| TrustError::Content {
             place: place.to_owned(),
             what: format!("start {text:?} is not an RFC 3339 time such as 2026-01-02T03:04:05Z"),
         })
@@ -453,6 +523,14 @@ pub fn public_key_pem(spki: &[u8]) -> String {
     );
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new("PUBLIC KEY", spki), config)
+}
+
+/// `ctfe.pub`, `ctfe_2.pub`, and so on.
+fn numbered(name: &str, index: usize, ending: &str) -> String {
+    match index {
+        0 => format!("{name}.{ending}"),
+        _ => format!("{name}_{}.{ending}", index + 1),
+    }
 }
 
 fn pretty(value: &Value) -> String {

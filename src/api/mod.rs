@@ -31,9 +31,11 @@ pub mod grpc;
 pub mod observe;
 pub mod ops;
 pub mod outcome;
+pub mod page;
 pub mod repeats;
 pub mod request;
 mod rfc6962;
+pub mod trust;
 
 use outcome::Refusal;
 
@@ -96,6 +98,8 @@ pub struct Api {
     pub dropped_log_lines: fn() -> u64,
     /// The embedded log that is served, if there is one.
     pub log: Option<ct::LogSite>,
+    /// What clients must trust.
+    pub trust: Arc<trust::TrustSite>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Request ids come from here.
@@ -178,7 +182,7 @@ impl Endpoint {
             ops::READYZ => Self::new("readyz", None, true),
             ops::OPENAPI => Self::new("openapi", None, true),
             _ if path.starts_with("/ct/") => Self::new(ct::endpoint_name(path), None, true),
-            _ => Self::OTHER,
+            _ => trust::endpoint_name(path).map_or(Self::OTHER, |name| Self::new(name, None, true)),
         }
     }
 }
@@ -221,6 +225,7 @@ impl Api {
         resource(routes, ops::LIVEZ, "GET", web::get().to(ops::healthz));
         resource(routes, ops::READYZ, "GET", web::get().to(ops::readyz));
         resource(routes, ops::OPENAPI, "GET", web::get().to(ops::openapi));
+        trust::configure(routes, &self.trust);
         if let Some(log) = &self.log {
             ct::configure(routes, log);
         }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::ct::{JSON, Page};
+use super::page::{JSON, Page};
 use crate::ctlog::embedded::EmbeddedLog;
 use crate::ctlog::leaf::TileLeaf;
 use crate::store::StoreError;

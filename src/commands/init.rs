@@ -105,11 +105,10 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     println!();
     println!("Next:");
     println!("  1. Say who may have a certificate:   {data_dir}/identity.yaml");
-    println!("  2. Take the root key off this machine; the server never needs it:");
-    println!(
-        "                                       {}",
-        created.root_key.display()
-    );
+    println!("  2. Take the root keys off this machine; the server never needs them:");
+    for key in [&created.root_key, &created.tuf_root_key] {
+        println!("                                       {}", key.display());
+    }
     let password = match &arguments.password_file {
         Some(path) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());

@@ -196,6 +196,7 @@ impl From<StartError> for Failure {
             | StartError::Chain { .. }
             | StartError::Authority(_)
             | StartError::Tls(_)
+            | StartError::Tuf(_)
             | StartError::Log { .. }
             | StartError::RemoteLog { .. }
             | StartError::Store { .. } => Self::configuration(error),
@@ -402,7 +403,7 @@ pub fn run() -> ExitCode {
         Command::Schema { file } => schema::run(file),
         Command::Log(command) => log::run(&command, &environment),
         Command::Cert(command) => cert::run(&command, &environment),
-        Command::Trust(command) => trust::run(command),
+        Command::Trust(command) => trust::run(command, &environment),
         Command::Admin(arguments) => admin::run(arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Bench(command) => bench::run(command, &environment),

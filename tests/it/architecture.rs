@@ -47,7 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
-    ("trust", &["x509"]),
+    ("trust", &["hex", "keys", "x509"]),
     (
         "client",
         &["ca", "ctlog", "hex", "keys", "random", "tlog", "x509"],
@@ -68,6 +68,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "reason",
             "store",
             "tlog",
+            "trust",
+            "clock",
+            "keys",
             "x509",
         ],
     ),
@@ -121,7 +124,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "instance",
         &[
-            "ca", "clock", "config", "ctlog", "keys", "random", "x509", "store",
+            "ca", "clock", "config", "ctlog", "keys", "random", "x509", "store", "trust",
         ],
     ),
     (

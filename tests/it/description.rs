@@ -37,6 +37,8 @@ fn every_operation_of_the_description_is_served() {
         let mut target = path
             .replace("{log}", "main")
             .replace("{path}", "0/000.p/1")
+            .replace("{file}", "trusted_root.json")
+            .replace("{name}", "timestamp.json")
             .replace("{fingerprint}", &fingerprint);
         for (number, (name, example)) in query_examples(path).iter().enumerate() {
             let example = example.replace("{leaf}", &leaf);

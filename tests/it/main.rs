@@ -36,3 +36,4 @@ mod reload;
 mod support;
 mod test_config;
 mod tls;
+mod trust_files;

@@ -52,8 +52,9 @@ pub(crate) fn check(request: &Request, answer: &Answer) {
         assert_eq!(answer.status, 404, "{context}: not in openapi.yaml");
         return;
     };
-    // A log is read with HEAD as with GET.
-    let is_head = request.method == "HEAD" && path.starts_with("/ct/");
+    // A log is read with HEAD as with GET, and so are trust files.
+    let files = ["/ct/", "/tuf/", "/.well-known/sigstore/"];
+    let is_head = request.method == "HEAD" && files.iter().any(|prefix| path.starts_with(prefix));
     let method = if is_head {
         "get".to_owned()
     } else {
