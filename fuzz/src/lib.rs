@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("precert_pair", certificates::precert_pair),
     ("proof", keys::proof),
     ("pubkey", keys::pubkey),
+    ("request_grpc", requests::request_grpc),
     ("request_json", requests::request_json),
     ("rules", configuration::rules),
     ("sct_parse", certificates::sct_parse),

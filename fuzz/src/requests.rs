@@ -10,13 +10,89 @@ use actix_web::http::Uri;
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use mayfly::api::request::{decode_v1, decode_v2};
+use mayfly::api::request::{decode_grpc, decode_v1, decode_v2};
 use mayfly::ca::request::{KeyEncoding, ProofOfPossession};
 use mayfly::limits::{ConnectionLimit, Networks};
 use mayfly::listener::{self, ListenerConfig};
+use mayfly::proto::fulcio;
+use mayfly::proto::fulcio::create_signing_certificate_request::Key;
+use prost::Message as _;
 use serde_json::Value;
 
 use super::check_message;
+
+/// A message of gRPC that asks for a certificate: what is read of it comes back from being written, and stands in it.
+///
+/// The message without the octets before it; a token is in the metadata as well.
+pub fn request_grpc(input: &[u8]) -> bool {
+    const IN_METADATA: &str = "in.the.metadata";
+    let read = |message: &[u8]| decode_grpc(message, [], [IN_METADATA.as_bytes()]);
+    let request = match read(input) {
+        Ok(request) => request,
+        Err(error) => {
+            check_message(&error);
+            assert!(!error.to_string().contains(SECRET), "{error}");
+            return false;
+        }
+    };
+    assert!(!format!("{request:?}").contains(SECRET));
+    let token = request.token.as_str();
+    let stands = |octets: &[u8]| {
+        octets.is_empty() || input.windows(octets.len()).any(|window| window == octets)
+    };
+    assert!(!token.is_empty() && token == token.trim_ascii());
+    assert!(token == IN_METADATA || stands(token.as_bytes()));
+    let key = match &request.proof {
+        ProofOfPossession::CertificateRequest { pem } => {
+            assert!(stands(pem));
+            Key::CertificateSigningRequest(pem.to_vec())
+        }
+        ProofOfPossession::Challenge {
+            public_key,
+            encoding,
+            signature,
+        } => {
+            assert_eq!(*encoding, KeyEncoding::Pem);
+            assert!(stands(public_key) && stands(signature));
+            Key::PublicKeyRequest(fulcio::PublicKeyRequest {
+                public_key: Some(fulcio::PublicKey {
+                    algorithm: 0,
+                    content: String::from_utf8(public_key.to_vec()).unwrap(),
+                }),
+                proof_of_possession: signature.clone(),
+            })
+        }
+    };
+    let token = fulcio::credentials::Credentials::OidcIdentityToken(token.to_owned());
+    let written = fulcio::CreateSigningCertificateRequest {
+        credentials: Some(fulcio::Credentials {
+            credentials: Some(token),
+        }),
+        key: Some(key),
+    };
+    let again = read(&written.encode_to_vec()).unwrap();
+    assert_eq!(again.token.as_str(), request.token.as_str());
+    match (&again.proof, &request.proof) {
+        (
+            ProofOfPossession::CertificateRequest { pem: again },
+            ProofOfPossession::CertificateRequest { pem },
+        ) => assert_eq!(again, pem),
+        (
+            ProofOfPossession::Challenge {
+                public_key: key_again,
+                signature: signature_again,
+                ..
+            },
+            ProofOfPossession::Challenge {
+                public_key,
+                signature,
+                ..
+            },
+        ) => assert_eq!((key_again, signature_again), (public_key, signature)),
+        (again, first) => panic!("{first:?} came back as {again:?}"),
+    }
+    true
+}
 
 /// What no message may repeat; the seeds have it in tokens, keys and proofs.
 const SECRET: &str = "do-not-repeat-me";

@@ -38,7 +38,7 @@ macro_rules! replay {
 
 replay! {
     certificate checkpoint_parse csr data_tile discovery http_raw identity_yaml issuer_match journal_frame jwks jws_parse
-    jwt_claims pem precert_pair proof pubkey request_json rules sct_parse server_yaml template tile_path
+    jwt_claims pem precert_pair proof pubkey request_grpc request_json rules sct_parse server_yaml template tile_path
 }
 
 fn replay(name: &str) {
