@@ -66,13 +66,18 @@ impl Deadline {
         future: impl Future<Output = T>,
         refusal: fn() -> Refusal,
     ) -> Result<T, Refusal> {
-        timeout_at(self.at, future).await.map_err(|_| {
+        let late = || {
             if self.is_clients {
                 Refusal::given_up()
             } else {
                 refusal()
             }
-        })
+        };
+        // The timer looks at the future first, and one that is ready then would be in time for ever.
+        if self.at <= Instant::now() {
+            return Err(late());
+        }
+        timeout_at(self.at, future).await.map_err(|_| late())
     }
 }
 
