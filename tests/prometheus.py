@@ -21,12 +21,15 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 
 
 def metrics_url(server):
-    """Where the server's metrics are: its first log lines tell."""
-    for line in (server.folder / "mayfly.log").read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if event.get("event") == "started":
-                return f"http://{event['metrics_listen']}/metrics"
+    """Where the server's metrics are: its first log lines tell, and may come after its first answers."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while time.monotonic() < deadline:
+        for line in (server.folder / "mayfly.log").read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if event.get("event") == "started":
+                    return f"http://{event['metrics_listen']}/metrics"
+        time.sleep(0.02)
     raise AssertionError("no line `started` in the log")
 
 
