@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const ENTRY_BYTES: usize = 1500;
 const CALLERS: usize = 256;
 const SECONDS: u64 = 30;
+/// How long few entries come, so that a hundredth of them is more than one or two.
+const SECONDS_OF_FEW: u64 = 180;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
@@ -65,17 +67,23 @@ enum Load {
 struct Outcome {
     waits: Vec<Duration>,
     failed: usize,
+    seconds: u64,
 }
 
 /// Prints an outcome, and returns the entries a second.
 #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
-fn report(name: &str, Outcome { mut waits, failed }: Outcome) -> f64 {
+fn report(name: &str, outcome: Outcome) -> f64 {
+    let Outcome {
+        mut waits,
+        failed,
+        seconds,
+    } = outcome;
     waits.sort_unstable();
     let at = |percent: usize| {
         let wait = waits.get((waits.len() * percent / 1000).min(waits.len().saturating_sub(1)));
         wait.map_or(0.0, |wait| wait.as_secs_f64() / PUT.as_secs_f64())
     };
-    let rate = waits.len() as f64 / SECONDS as f64;
+    let rate = waits.len() as f64 / seconds as f64;
     println!(
         "  {name:<22} {rate:>8.0}/s   p50 {:>5.2}   p99 {:>5.2}   p99.9 {:>5.2} writes   {failed} of {} not in time",
         at(500),
@@ -109,12 +117,17 @@ fn run(runtime: &Runtime, writers: usize, load: Load) -> Outcome {
     let logs: Vec<_> = (0..writers)
         .map(|_| Arc::new(Log::open(parts(&signer)).expect("the log")))
         .collect();
-    let end = Instant::now() + Duration::from_secs(SECONDS);
+    let seconds = match load {
+        Load::OneByOne | Load::Callers(_) => SECONDS,
+        Load::Every(_) => SECONDS_OF_FEW,
+    };
+    let end = Instant::now() + Duration::from_secs(seconds);
     let outcomes = runtime.block_on(join_all(logs.iter().map(|log| drive(log, load, end))));
     drop(logs);
     let mut all = Outcome {
         waits: Vec::new(),
         failed: 0,
+        seconds,
     };
     for (wait, answer) in outcomes.into_iter().flatten() {
         match answer {

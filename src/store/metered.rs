@@ -113,6 +113,11 @@ impl Journal for MeteredJournal {
         self.journal.next()
     }
 
+    fn look(&mut self, number: u64) -> Result<(), StoreError> {
+        let journal = &mut self.journal;
+        timed(&self.metrics, StoreOperation::Get, || journal.look(number))
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         self.journal.settle()
     }

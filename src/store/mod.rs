@@ -142,6 +142,16 @@ pub trait Journal: Debug + Send {
     /// [`StoreError::Damaged`] where a segment is unreadable and was not the last: it may have been promised.
     fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
 
+    /// Reads ahead what other processes may have written from `number` on; [`Self::next`] returns it. Where nobody else
+    /// writes, it does nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn look(&mut self, number: u64) -> Result<(), StoreError> {
+        let _ = number;
+        Ok(())
+    }
+
     /// Makes what was read durable, and discards what a cut-off commit left behind.
     ///
     /// What was read may so far have been in a cache only; nothing may be built on it before this returns.

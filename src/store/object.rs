@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -23,6 +23,7 @@ use object_store::{
     PutPayload, RetryConfig, UpdateVersion,
 };
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use url::Url;
 
 use super::{Commit, Journal, SharedStore, Store, StoreError, Version, Versioned};
@@ -37,8 +38,10 @@ const OCTETS_A_SECOND: usize = 1 << 20;
 const READ_AHEAD: u64 = 16;
 /// How many objects are written or read at once.
 const AT_ONCE: usize = 16;
-/// How many segments are read when another process was first: often it is only one.
-const READ_AFTER_RACE: u64 = 4;
+/// How many segments are read where other processes may have been first: often it is only one.
+const READ_OF_OTHERS: u64 = 4;
+/// For how many segments of ours, after one of another process, we are ready to lose the next race too.
+const WARY: u32 = 32;
 /// The object that says whose journal this is, and was made first of all.
 const OWNER: &str = "journal/owner";
 /// How many writers race for one name when a bucket is tried.
@@ -417,26 +420,71 @@ impl ObjectStorage {
     }
 
     fn read_segments(&self, from: u64, count: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let request = self.segments_request(from, count);
+        self.run(attempt(16 << 20), request)?
+    }
+
+    fn segments_request(
+        &self,
+        from: u64,
+        count: u64,
+    ) -> BoxFuture<'static, Result<Vec<Vec<u8>>, StoreError>> {
         let objects = Arc::clone(&self.0.objects);
         let paths: Vec<_> = (from..from.saturating_add(count))
             .map(|number| self.path(&segment_name(number)))
             .collect();
-        let request = async move {
+        async move {
             let reads = paths.iter().map(|path| fetch(&*objects, path));
-            join_all(reads).await
-        };
-        let mut segments = Vec::new();
-        for segment in self.run(attempt(16 << 20), request.boxed())? {
-            match segment.map_err(|error| refused(&error))? {
-                Some(found) => segments.push(found.bytes),
-                None => break,
+            let mut segments = Vec::new();
+            for segment in join_all(reads).await {
+                match segment.map_err(|error| refused(&error))? {
+                    Some(found) => segments.push(found.bytes),
+                    None => break,
+                }
             }
+            Ok(segments)
         }
-        Ok(segments)
+        .boxed()
+    }
+
+    /// Reads segments after a while, beside what else is done; where nobody could, not at all.
+    fn read_beside(&self, after: Duration, from: u64, count: u64) -> Option<Beside> {
+        let Runner::Runtime(runtime) = &self.0.runner else {
+            return None;
+        };
+        let (done, segments) = mpsc::sync_channel(1);
+        let request = self.segments_request(from, count);
+        let task = runtime.spawn(async move {
+            tokio::time::sleep(after).await;
+            if let Ok(Ok(segments)) = tokio::time::timeout(attempt(16 << 20), request).await {
+                // Nobody waits for it where the race was won.
+                let _ = done.send(segments);
+            }
+        });
+        Some(Beside { task, segments })
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Segments that are being read.
+struct Beside {
+    task: JoinHandle<()>,
+    segments: mpsc::Receiver<Vec<Vec<u8>>>,
+}
+
+impl Beside {
+    /// What was read; nothing when the store did not answer.
+    fn wait(&self) -> Vec<Vec<u8>> {
+        self.segments.recv().unwrap_or_default()
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -555,6 +603,9 @@ impl Store for ObjectStorage {
             next_number: from,
             ahead: VecDeque::new(),
             is_read: false,
+            wary: 0,
+            write: Duration::ZERO,
+            read: Duration::ZERO,
         };
         journal.read_on()?;
         if journal.ahead.is_empty() && from > 0 && self.read_segments(from - 1, 1)?.is_empty() {
@@ -623,6 +674,11 @@ struct ObjectJournal {
     ahead: VecDeque<Vec<u8>>,
     /// Whether nothing was behind those when they were read.
     is_read: bool,
+    /// For how many more of our segments another process is expected to be first.
+    wary: u32,
+    /// How long the last write of a segment took, and the last look at those of others.
+    write: Duration,
+    read: Duration,
 }
 
 impl ObjectJournal {
@@ -631,6 +687,23 @@ impl ObjectJournal {
         self.is_read = (segments.len() as u64) < READ_AHEAD;
         self.ahead = segments.into();
         Ok(())
+    }
+
+    /// Takes what was read of others, from a number on.
+    fn go_on_with(&mut self, number: u64, segments: Vec<Vec<u8>>) {
+        if !segments.is_empty() {
+            self.wary = WARY;
+        }
+        self.next_number = number;
+        self.is_read = (segments.len() as u64) < READ_OF_OTHERS;
+        self.ahead = segments.into();
+    }
+
+    fn read_others(&mut self, number: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let began = Instant::now();
+        let segments = self.storage.read_segments(number, READ_OF_OTHERS)?;
+        self.read = began.elapsed();
+        Ok(segments)
     }
 }
 
@@ -649,22 +722,38 @@ impl Journal for ObjectJournal {
         Ok(Some((number, segment)))
     }
 
+    fn look(&mut self, number: u64) -> Result<(), StoreError> {
+        let segments = self.read_others(number)?;
+        self.go_on_with(number, segments);
+        Ok(())
+    }
+
     fn settle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
     fn commit(&mut self, number: u64, segment: &[u8]) -> Result<Commit, StoreError> {
         let name = segment_name(number);
-        if !self.storage.make(&self.storage.path(&name), segment)? {
+        // Who loses a race must know the winner's segment before it can try again: where that is likely, it is read while
+        // ours is written, so that both end at the same time.
+        let (began, lead) = (Instant::now(), self.write.saturating_sub(self.read));
+        let beside = (self.wary > 0)
+            .then(|| self.storage.read_beside(lead, number, READ_OF_OTHERS))
+            .flatten();
+        let is_made = self.storage.make(&self.storage.path(&name), segment)?;
+        self.write = began.elapsed();
+        self.wary = self.wary.saturating_sub(1);
+        if !is_made {
             // Somebody's, or our own by an attempt whose answer was lost, or nobody's: some stores say so when two write at
             // the same moment and neither is through.
-            let segments = self.storage.read_segments(number, READ_AFTER_RACE)?;
+            let mut segments = beside.map(|beside| beside.wait()).unwrap_or_default();
+            if segments.is_empty() {
+                segments = self.read_others(number)?;
+            }
             match segments.first() {
                 None => return Err(contradiction(&name)),
                 Some(found) if found != segment => {
-                    self.next_number = number;
-                    self.is_read = (segments.len() as u64) < READ_AFTER_RACE;
-                    self.ahead = segments.into();
+                    self.go_on_with(number, segments);
                     return Ok(Commit::Taken);
                 }
                 Some(_) => {}
@@ -708,6 +797,10 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
     use super::super::faulty::{Fault, FaultyObjects, Request};
     use super::*;
     use crate::clock::FixedClock;
@@ -789,6 +882,61 @@ mod tests {
         assert_eq!(other.next().unwrap(), None);
         assert_eq!(other.commit(2, b"other").unwrap(), Commit::Written);
         assert_eq!(one.commit(2, b"one 2").unwrap(), Commit::Taken);
+    }
+
+    #[test]
+    fn who_looks_first_finds_what_others_wrote_and_a_free_number_behind_it() {
+        let (storage, objects) = bucket(&[]);
+        let mut one = journal(&storage);
+        let mut other = storage.open_journal(&[1; 32], 0).unwrap();
+        other.look(0).unwrap();
+        assert_eq!(other.next().unwrap(), None);
+        for number in 0..6_u64 {
+            one.commit(number, &[7, u8::try_from(number).unwrap()])
+                .unwrap();
+        }
+        other.look(0).unwrap();
+        let found: Vec<_> = std::iter::from_fn(|| other.next().unwrap()).collect();
+        assert_eq!(found.len(), 6);
+        assert_eq!(found[5], (5, vec![7, 5]));
+        assert_eq!(other.commit(6, b"other").unwrap(), Commit::Written);
+        one.look(6).unwrap();
+        assert_eq!(one.next().unwrap(), Some((6, b"other".to_vec())));
+        assert_eq!(one.next().unwrap(), None);
+        assert_eq!(one.commit(7, b"one").unwrap(), Commit::Written);
+        assert_eq!(objects.history("journal/006"), [b"other"]);
+    }
+
+    #[test]
+    fn who_reads_beside_a_write_goes_on_from_the_winners_segment_whenever_it_was_read() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let slow = ThrottleConfig {
+            wait_put_per_call: Duration::from_millis(4),
+            wait_get_per_call: Duration::from_millis(2),
+            ..ThrottleConfig::default()
+        };
+        let objects = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+        let storage = ObjectStorage::on_runtime(objects, runtime.handle());
+        let mut one = journal(&storage);
+        let mut other = storage.open_journal(&[1; 32], 0).unwrap();
+        // The first race makes both wary; in those after it, the loser's read may find the winner's segment or come too early.
+        let mut number = 0;
+        for round in 0..20_u8 {
+            let (mine, theirs) = ([1, round], [2, round]);
+            let (won, lost) = thread::scope(|scope| {
+                let rival = scope.spawn(|| other.commit(number, &theirs).unwrap());
+                thread::sleep(Duration::from_micros(u64::from(round) * 200));
+                (one.commit(number, &mine).unwrap(), rival.join().unwrap())
+            });
+            let (loser, segment) = match (won, lost) {
+                (Commit::Written, Commit::Taken) => (&mut other, mine),
+                (Commit::Taken, Commit::Written) => (&mut one, theirs),
+                outcome => panic!("{outcome:?} in round {round}"),
+            };
+            assert_eq!(loser.next().unwrap(), Some((number, segment.to_vec())));
+            assert_eq!(loser.next().unwrap(), None);
+            number += 1;
+        }
     }
 
     #[test]

@@ -148,6 +148,8 @@ pub struct Timing {
     pub commit: Duration,
     /// How long to wait before a store that did not answer is asked again, at first.
     pub backoff: Duration,
+    /// How long a process that shares the log lets others go first after its turn, at least, in writes.
+    pub pause: f64,
 }
 
 impl Default for Timing {
@@ -158,6 +160,7 @@ impl Default for Timing {
             heartbeat: Duration::from_secs(60),
             commit: Duration::ZERO,
             backoff: Duration::from_millis(50),
+            pause: 1.0,
         }
     }
 }

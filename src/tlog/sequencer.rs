@@ -31,6 +31,8 @@ pub(super) struct Pending {
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How long another process that wrote is counted with.
 const RIVALRY: Duration = Duration::from_secs(10);
+/// How many segments a process writes in a row before it lets others go first.
+const TURN: u32 = 3;
 
 pub(super) struct Sequencer {
     shared: Arc<Shared>,
@@ -40,13 +42,45 @@ pub(super) struct Sequencer {
     pace: Pace,
 }
 
-/// When the next segment may be written.
+/// When the next segment may be written. Times are those of the clock that nobody sets.
 #[derive(Debug, Default)]
 struct Pace {
     /// When the last one was begun, and was durable.
-    last: Option<(Instant, Instant)>,
+    last: Option<(Duration, Duration)>,
+    /// How many were written without a pause between them, up to the last.
+    in_a_row: u32,
     /// When a segment of another process was met.
-    rival: Option<Instant>,
+    rival: Option<Duration>,
+    /// When it was last known where the journal ends.
+    known: Duration,
+}
+
+impl Pace {
+    /// How long the last write took; nothing before the first.
+    fn write(&self) -> Duration {
+        self.last
+            .map_or(Duration::ZERO, |(began, ended)| ended.saturating_sub(began))
+    }
+
+    /// A segment was written.
+    fn wrote(&mut self, began: Duration, ended: Duration) {
+        let pause = self.last.map(|(_, before)| began.saturating_sub(before));
+        let is_next = pause.is_some_and(|pause| pause < self.write());
+        self.in_a_row = if is_next { self.in_a_row + 1 } else { 1 };
+        self.last = Some((began, ended));
+        self.known = ended;
+    }
+
+    /// Others wrote, as was seen now.
+    fn met(&mut self, now: Duration) {
+        self.rival = Some(now);
+        self.known = now;
+    }
+
+    fn has_rival(&self, now: Duration) -> bool {
+        self.rival
+            .is_some_and(|at| now.saturating_sub(at) < RIVALRY)
+    }
 }
 
 /// What came of a segment.
@@ -105,6 +139,12 @@ impl Sequencer {
             }
             self.give_way();
             self.catch_up();
+            if let Err(error) = self.look() {
+                let why = error.to_string();
+                self.shared.fail(&why);
+                refuse(waiting, &FAILED);
+                return false;
+            }
             let (draft, batch) = self.draft(&mut waiting);
             let waiters = batch.into_iter();
             match self.commit(draft) {
@@ -129,19 +169,20 @@ impl Sequencer {
 
     /// Lets other processes write, and keeps to the pace that is paid for; entries gather meanwhile.
     ///
-    /// Who lost a race has to read the winner's segment before it can try again. A winner that went on at once would win
-    /// for ever.
+    /// Who lost a race writes again at once, and so would the winner, who began earlier: it would win for ever. So it pauses
+    /// after a few segments in a row, for as long as a loser's next attempt takes.
     fn give_way(&mut self) {
         let parts = &self.shared.parts;
         let Some((began, ended)) = self.pace.last else {
             return;
         };
         let mut until = began + parts.timing.commit;
-        if self.pace.rival.is_some_and(|at| at.elapsed() < RIVALRY) {
-            let turn = (ended - began).mul_f64(2.0 + parts.jitter());
-            until = until.max(ended + turn);
+        let now = parts.clock.monotonic();
+        if self.pace.in_a_row >= TURN && self.pace.has_rival(now) {
+            let pause = parts.timing.pause * (1.0 + parts.jitter());
+            until = until.max(ended + self.pace.write().mul_f64(pause));
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_sub(now);
         if !left.is_zero() {
             thread::sleep(left);
         }
@@ -153,8 +194,32 @@ impl Sequencer {
             && tip.next_number > self.tip.next_number
         {
             self.tip = tip;
-            self.pace.rival = Some(Instant::now());
+            self.pace.rival = Some(self.now());
         }
+    }
+
+    /// Where others write too, reads what they have written since this process knew last where the journal ends: it takes
+    /// less time than a write that finds its number taken.
+    fn look(&mut self) -> Result<(), StoreError> {
+        let now = self.now();
+        if !self.pace.has_rival(now) || now.saturating_sub(self.pace.known) < self.pace.write() {
+            return Ok(());
+        }
+        let before = self.tip.next_number;
+        // A store that does not answer is the write's to deal with.
+        if self.journal.look(before).is_ok() {
+            self.take_in()?;
+        }
+        let now = self.now();
+        self.pace.known = now;
+        if self.tip.next_number > before {
+            self.pace.met(now);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.parts.clock.monotonic()
     }
 
     /// Encodes as many of the waiting entries as one segment takes.
@@ -239,13 +304,17 @@ impl Sequencer {
         let leaves = segment.leaf_hashes(&*parts.format).map_err(wrong)?;
         let tip = self.tip.extend(&segment, &leaves).map_err(wrong)?;
 
-        let began = Instant::now();
+        let began = self.now();
         match self.write(segment.number, &bytes)? {
-            Commit::Written => self.pace.last = Some((began, Instant::now())),
+            Commit::Written => {
+                let ended = self.now();
+                self.pace.wrote(began, ended);
+            }
             Commit::Taken => {
-                self.pace.rival = Some(Instant::now());
                 self.take_in()
                     .map_err(|error| Refusal::Fatal(error.to_string()))?;
+                let now = self.now();
+                self.pace.met(now);
                 return Ok(Placed::Overtaken);
             }
         }

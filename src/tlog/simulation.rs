@@ -210,6 +210,7 @@ impl World {
                 heartbeat: Duration::from_secs(20),
                 commit: Duration::ZERO,
                 backoff: Duration::ZERO,
+                pause: 0.0,
             },
             metrics: None,
             on_fatal: Arc::new(move |why| fatal.lock().unwrap().push(why.to_owned())),
