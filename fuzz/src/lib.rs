@@ -11,6 +11,7 @@ pub mod log;
 pub mod requests;
 pub mod templates;
 pub mod tokens;
+pub mod verification;
 
 /// A target: asserts, and returns whether the input was accepted.
 pub type Target = fn(&[u8]) -> bool;
@@ -18,6 +19,7 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target, by the name that its corpus and its binary have.
 pub const TARGETS: &[(&str, Target)] = &[
     ("certificate", certificates::certificate),
+    ("certificate_file", verification::certificate_file),
     ("checkpoint_parse", log::checkpoint_parse),
     ("csr", keys::csr),
     ("data_tile", log::data_tile),
@@ -40,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server_yaml", configuration::server_yaml),
     ("template", templates::template),
     ("tile_path", log::tile_path),
+    ("trusted_root", verification::trusted_root),
 ];
 
 /// Asserts what is true of every message that a client may see: short, and in one line.

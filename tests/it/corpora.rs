@@ -37,8 +37,9 @@ macro_rules! replay {
 }
 
 replay! {
-    certificate checkpoint_parse csr data_tile discovery http_raw identity_yaml issuer_match journal_frame jwks jws_parse
+    certificate certificate_file checkpoint_parse csr data_tile discovery http_raw identity_yaml issuer_match journal_frame jwks jws_parse
     jwt_claims pem precert_pair proof pubkey request_grpc request_json rules sct_parse server_yaml template tile_path
+    trusted_root
 }
 
 fn replay(name: &str) {
