@@ -920,12 +920,12 @@ mod tests {
         let mut one = journal(&storage);
         let mut other = storage.open_journal(&[1; 32], 0).unwrap();
         // The first race makes both wary; in those after it, the loser's read may find the winner's segment or come too early.
-        let mut number = 0;
-        for round in 0..20_u8 {
+        for number in 0..20_u64 {
+            let round = u8::try_from(number).unwrap();
             let (mine, theirs) = ([1, round], [2, round]);
             let (won, lost) = thread::scope(|scope| {
                 let rival = scope.spawn(|| other.commit(number, &theirs).unwrap());
-                thread::sleep(Duration::from_micros(u64::from(round) * 200));
+                thread::sleep(Duration::from_micros(number * 200));
                 (one.commit(number, &mine).unwrap(), rival.join().unwrap())
             });
             let (loser, segment) = match (won, lost) {
@@ -935,7 +935,6 @@ mod tests {
             };
             assert_eq!(loser.next().unwrap(), Some((number, segment.to_vec())));
             assert_eq!(loser.next().unwrap(), None);
-            number += 1;
         }
     }
 
