@@ -19,7 +19,7 @@ use std::time::Duration;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use mayfly::bench::process::Process;
 use mayfly::limits::{ConnectionLimit, Networks};
-use mayfly::listener::{self, ListenerConfig, Protocols, TlsCertificate};
+use mayfly::listener::{self, ListenerConfig, Protocols, TlsCertificate, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -66,7 +66,12 @@ async fn serve(role: &str, address: SocketAddr, folder: &Path) {
     }
     let tls = (role == "tls").then(|| {
         let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
-        let certificate = TlsCertificate::load(&certificate, &key).expect("a certificate");
+        let certificate = TlsCertificate::load(&TlsFiles {
+            certificate,
+            key,
+            client_ca: None,
+        })
+        .expect("a certificate");
         let config = Arc::new(certificate).server_config(Protocols::Both);
         config.expect("TLS")
     });

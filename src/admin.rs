@@ -1,11 +1,13 @@
-//! The administration of a running server: HTTP over a unix socket, which only its own user and root can open.
+//! The administration of a running server: HTTP over a unix socket, which only its own user and root can open, and over TLS
+//! for those who show a certificate of a CA that is named for it.
 //!
 //! It tells how the server is and what it would make of a token, reloads the identity configuration, and changes which log
-//! lines are written. It has no other way in, and nothing in it is reachable through a port.
+//! lines are written.
 
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use actix_web::http::header::{ACCEPT, ContentType, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -25,6 +28,7 @@ use crate::api::{Api, outcome};
 use crate::identity::json::parse_object;
 use crate::identity::jws::MAX_DEPTH;
 use crate::identity::trace::{Keys, Presented};
+use crate::listener::{self, ClientCertificate, Listener, ListenerConfig};
 use crate::logging;
 use crate::policy::explain::{self, Explanation, Question};
 use crate::reload::{PolicyError, PolicyFiles, ReloadHandle};
@@ -174,17 +178,16 @@ impl Administration {
     }
 }
 
-/// Serves the administration. Must be called inside an actix system.
+/// Serves the administration at a socket. Must be called inside an actix system.
 ///
 /// # Errors
 /// When the socket cannot be handed to its thread.
 pub(crate) fn serve(
     socket: AdminSocket,
-    administered: Administered,
+    administered: web::Data<Administered>,
     shutdown_grace: Duration,
 ) -> io::Result<Administration> {
     let AdminSocket { listener, file } = socket;
-    let administered = web::Data::new(administered);
     let application = move || {
         let administered = administered.clone();
         App::new()
@@ -200,6 +203,29 @@ pub(crate) fn serve(
         .listen_uds(listener)?
         .run();
     Ok(Administration { server, file })
+}
+
+/// Serves the administration to clients that have shown a certificate. Must be called inside an actix system.
+///
+/// # Errors
+/// When the socket cannot be handed to its thread.
+pub(crate) fn serve_over_tls(
+    socket: TcpListener,
+    tls: Arc<ServerConfig>,
+    administered: web::Data<Administered>,
+    private: &ListenerConfig,
+) -> io::Result<Listener> {
+    let config = ListenerConfig {
+        tls: Some(tls),
+        max_connections: MAX_CONNECTIONS,
+        ..private.clone()
+    };
+    listener::serve("admin", socket, &config, move || {
+        let administered = administered.clone();
+        App::new()
+            .wrap(from_fn(record))
+            .configure(move |routes| configure(administered, routes))
+    })
 }
 
 fn configure(administered: web::Data<Administered>, routes: &mut web::ServiceConfig) {
@@ -240,12 +266,14 @@ async fn record(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     if request.method() != Method::GET {
         let peer = request.conn_data::<Peer>();
+        let client = request.conn_data::<ClientCertificate>();
         tracing::info!(
             event = "admin.call",
             method = request.method().as_str(),
             path = request.match_pattern().as_deref().unwrap_or("other"),
             user = peer.map(|peer| peer.user),
             process = peer.and_then(|peer| peer.process),
+            certificate = client.map(|client| client.subject.as_str()),
             "asked by the administration"
         );
     }

@@ -288,10 +288,19 @@ impl Checker<'_> {
     }
 
     fn tls(&mut self) {
-        let files = [&self.config.tls, &self.config.grpc_tls];
-        for (certificate, key) in files.into_iter().flatten() {
-            if let Err(error) = TlsCertificate::load(certificate, key) {
-                self.report(Code::ServerTls, certificate, error);
+        let ServerConfig {
+            tls,
+            grpc_tls,
+            admin_listen,
+            ..
+        } = self.config;
+        let admin = admin_listen.as_ref().map(|(_, files)| files);
+        for files in [tls.as_ref(), grpc_tls.as_ref(), admin]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = TlsCertificate::load(files) {
+                self.report(Code::ServerTls, &files.certificate, error);
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::ca::request::PermittedAlgorithms;
 use crate::ctlog::embedded::EmbeddedLogSettings;
 use crate::keys::file::{KeyFileError, Passphrase};
 use crate::limits::{Networks, RateLimits};
+use crate::listener::TlsFiles;
 use crate::logging::LogFormat;
 use crate::trust::ExternalTrust;
 
@@ -342,6 +343,18 @@ settings! {
     /// Be administered at a unix socket of this path, by the server's own user and root [default: not at all]
     #[arg(long, env = "MAYFLY_ADMIN_SOCKET", value_name = "PATH")]
     admin_socket: PathBuf,
+    /// Be administered at this address, over TLS, by those who show a certificate of --admin-client-ca [default: not at all]
+    #[arg(long, env = "MAYFLY_ADMIN_LISTEN", value_name = "ADDR", value_parser = parse_address)]
+    admin_listen: SocketAddr,
+    /// The CAs of those who may administer the server at --admin-listen, a PEM file
+    #[arg(long, env = "MAYFLY_ADMIN_CLIENT_CA", value_name = "FILE")]
+    admin_client_ca: PathBuf,
+    /// A PEM file, leaf first: the certificate of --admin-listen [default: as --tls-cert]
+    #[arg(long, env = "MAYFLY_ADMIN_TLS_CERT", value_name = "FILE")]
+    admin_tls_cert: PathBuf,
+    /// The key of --admin-tls-cert
+    #[arg(long, env = "MAYFLY_ADMIN_TLS_KEY", value_name = "FILE")]
+    admin_tls_key: PathBuf,
     /// The URL that clients use: the one given to `mayfly init`, and no other, where there is a data folder
     #[arg(long, env = "MAYFLY_PUBLIC_URL", value_name = "URL")]
     public_url: PublicUrl,
@@ -603,6 +616,9 @@ impl Settings {
             &mut self.data_dir,
             &mut self.identity_config,
             &mut self.admin_socket,
+            &mut self.admin_client_ca,
+            &mut self.admin_tls_cert,
+            &mut self.admin_tls_key,
             &mut self.tls_cert,
             &mut self.tls_key,
             &mut self.grpc_tls_certificate,
@@ -749,12 +765,14 @@ pub struct ServerConfig {
     pub metrics_listen: SocketAddr,
     /// The path of the socket of the administration, if there is to be one.
     pub admin_socket: Option<PathBuf>,
+    /// Where else the server is administered, and with which TLS, if anywhere.
+    pub admin_listen: Option<(SocketAddr, TlsFiles)>,
     /// The URL that clients use.
     pub public_url: PublicUrl,
     /// Certificate and key for HTTPS.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    pub tls: Option<TlsFiles>,
     /// Certificate and key for the address of gRPC, where they are others.
-    pub grpc_tls: Option<(PathBuf, PathBuf)>,
+    pub grpc_tls: Option<TlsFiles>,
     /// The CA's certificates.
     pub ca_cert: PathBuf,
     /// The issuing CA's key.
@@ -799,20 +817,52 @@ pub struct ServerConfig {
     pub external: ExternalTrust,
 }
 
-/// Two settings of which each needs the other.
+/// A certificate and its key, of which each needs the other.
 fn pair(
-    one: (&str, Option<PathBuf>),
-    other: (&str, Option<PathBuf>),
+    certificate: (&str, Option<PathBuf>),
+    key: (&str, Option<PathBuf>),
     findings: &mut Vec<String>,
-) -> Option<(PathBuf, PathBuf)> {
-    match (one, other) {
-        ((_, Some(one)), (_, Some(other))) => Some((one, other)),
+) -> Option<TlsFiles> {
+    match (certificate, key) {
+        ((_, Some(certificate)), (_, Some(key))) => Some(TlsFiles {
+            certificate,
+            key,
+            client_ca: None,
+        }),
         ((_, None), (_, None)) => None,
         ((given, Some(_)), (missing, None)) | ((missing, None), (given, Some(_))) => {
             findings.push(format!("{missing}: missing; --{given} needs it"));
             None
         }
     }
+}
+
+/// Where the server is administered beside its socket: nowhere, or with all that keeps others out.
+fn administration(
+    address: Option<SocketAddr>,
+    client_ca: Option<PathBuf>,
+    tls: Option<&TlsFiles>,
+    findings: &mut Vec<String>,
+) -> Option<(SocketAddr, TlsFiles)> {
+    let Some(address) = address else {
+        if client_ca.is_some() {
+            findings.push("admin-listen: missing; --admin-client-ca needs it".to_owned());
+        }
+        return None;
+    };
+    if client_ca.is_none() {
+        let needed = "admin-client-ca: missing; --admin-listen needs it, for without it anybody could administer the server";
+        findings.push(needed.to_owned());
+    }
+    if tls.is_none() {
+        let needed = "admin-tls-cert: missing; --admin-listen needs it and --admin-tls-key, or --tls-cert and --tls-key";
+        findings.push(needed.to_owned());
+    }
+    let files = TlsFiles {
+        client_ca: Some(client_ca?),
+        ..tls?.clone()
+    };
+    Some((address, files))
 }
 
 impl ServerConfig {
@@ -868,6 +918,17 @@ impl ServerConfig {
         let grpc_tls = pair(
             ("grpc-tls-certificate", settings.grpc_tls_certificate),
             ("grpc-tls-key", settings.grpc_tls_key),
+            &mut findings,
+        );
+        let admin_tls = pair(
+            ("admin-tls-cert", settings.admin_tls_cert),
+            ("admin-tls-key", settings.admin_tls_key),
+            &mut findings,
+        );
+        let admin_listen = administration(
+            settings.admin_listen,
+            settings.admin_client_ca,
+            admin_tls.as_ref().or(tls.as_ref()),
             &mut findings,
         );
         let permitted = match settings
@@ -926,6 +987,7 @@ impl ServerConfig {
                 .metrics_listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 2112))),
             admin_socket: settings.admin_socket,
+            admin_listen,
             public_url,
             tls,
             grpc_tls,
@@ -1000,8 +1062,12 @@ impl ServerConfig {
     /// The settings that come to this configuration, those included that nobody wrote: `given`, and what holds without it.
     #[must_use]
     pub fn settings(&self, given: &Settings) -> Settings {
-        let (tls_cert, tls_key) = self.tls.clone().unzip();
-        let (grpc_tls_certificate, grpc_tls_key) = self.grpc_tls.clone().unzip();
+        let pair = |files: TlsFiles| (files.certificate, files.key);
+        let (tls_cert, tls_key) = self.tls.clone().map(pair).unzip();
+        let (grpc_tls_certificate, grpc_tls_key) = self.grpc_tls.clone().map(pair).unzip();
+        let (admin_listen, admin_tls) = self.admin_listen.clone().unzip();
+        let admin_client_ca = admin_tls.as_ref().and_then(|files| files.client_ca.clone());
+        let (admin_tls_cert, admin_tls_key) = admin_tls.map(pair).unzip();
         let external = self
             .external_logs
             .as_ref()
@@ -1015,6 +1081,10 @@ impl ServerConfig {
             grpc_reflection: Some(self.grpc_reflection),
             metrics_listen: Some(self.metrics_listen),
             admin_socket: self.admin_socket.clone(),
+            admin_listen,
+            admin_client_ca,
+            admin_tls_cert,
+            admin_tls_key,
             public_url: Some(self.public_url.clone()),
             tls_cert,
             tls_key,

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use x509_parser::parse_x509_certificate;
 
 use crate::limits::ConnectionLimit;
 use crate::metrics::Metrics;
@@ -40,7 +41,7 @@ mod tls;
 pub use http2::Http2;
 pub use pulse::Pulse;
 use tls::HTTP_2;
-pub use tls::{Protocols, TlsCertificate, TlsError};
+pub use tls::{Protocols, TlsCertificate, TlsError, TlsFiles};
 
 /// Connections that wait to be accepted, above which the kernel lets clients try again.
 const BACKLOG: i32 = 2048;
@@ -157,6 +158,11 @@ where
                 })
                 .keep_alive(KeepAlive::Timeout(idle_timeout))
                 .client_request_timeout(FIRST_BYTES_TIMEOUT)
+                .on_connect_ext(|connection: &Connection, extensions| {
+                    if let Some(certificate) = connection.client_certificate() {
+                        extensions.insert(certificate);
+                    }
+                })
                 .finish(map_config(application, |()| AppConfig::default()));
             let (config, stopping) = (Rc::new(config.clone()), stopping.clone());
             fn_factory(move || {
@@ -340,7 +346,24 @@ struct Connection {
     check: Pin<Box<Sleep>>,
 }
 
+/// The certificate that a client has shown, among the data of its connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientCertificate {
+    /// Its subject, such as `CN=ada`.
+    pub subject: String,
+}
+
 impl Connection {
+    fn client_certificate(&self) -> Option<ClientCertificate> {
+        let Stream::Tls(stream) = &self.stream else {
+            return None;
+        };
+        let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+        let (_, leaf) = parse_x509_certificate(leaf).ok()?;
+        let subject = leaf.subject().to_string();
+        Some(ClientCertificate { subject })
+    }
+
     fn new(stream: Stream, silence: Duration) -> Self {
         Self {
             stream,

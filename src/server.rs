@@ -175,6 +175,7 @@ fn address_of(socket: &TcpListener) -> Result<SocketAddr, StartError> {
 pub struct Sockets {
     api: TcpListener,
     grpc: Option<TcpListener>,
+    admin: Option<TcpListener>,
     metrics: TcpListener,
 }
 
@@ -187,6 +188,7 @@ impl Sockets {
         Ok(Self {
             api: bind("listen", api)?,
             grpc: None,
+            admin: None,
             metrics: bind("metrics-listen", metrics)?,
         })
     }
@@ -198,6 +200,17 @@ impl Sockets {
     pub fn with_grpc(self, address: SocketAddr) -> Result<Self, StartError> {
         Ok(Self {
             grpc: Some(bind("grpc-listen", address)?),
+            ..self
+        })
+    }
+
+    /// Listens on another address, for the administration.
+    ///
+    /// # Errors
+    /// When it is in use or not ours.
+    pub fn with_admin(self, address: SocketAddr) -> Result<Self, StartError> {
+        Ok(Self {
+            admin: Some(bind("admin-listen", address)?),
             ..self
         })
     }
@@ -216,6 +229,14 @@ impl Sockets {
     /// When the system does not tell.
     pub fn grpc_address(&self) -> Result<Option<SocketAddr>, StartError> {
         self.grpc.as_ref().map(address_of).transpose()
+    }
+
+    /// The address of the administration, if there is one.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn admin_address(&self) -> Result<Option<SocketAddr>, StartError> {
+        self.admin.as_ref().map(address_of).transpose()
     }
 
     /// The address of metrics and health.
@@ -436,6 +457,7 @@ pub struct Server {
     listener: ListenerConfig,
     /// TLS for gRPC on its own address.
     grpc_tls: Option<Arc<rustls::ServerConfig>>,
+    admin_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Option<CertificateWatch>,
     trust: TrustMaterial,
     runtime: Runtime,
@@ -444,7 +466,7 @@ pub struct Server {
     seen: Fingerprint,
     is_watching: bool,
     reloads: Option<ReloadRequests>,
-    admin: Option<(AdminSocket, ReloadHandle)>,
+    admin: Option<(Option<AdminSocket>, ReloadHandle)>,
 }
 
 impl std::fmt::Debug for Server {
@@ -502,11 +524,15 @@ impl Server {
         let tls = tls.transpose()?;
         let grpc_tls = config.grpc_tls.as_ref().map(WatchedCertificate::load);
         let grpc_tls = grpc_tls.transpose()?;
+        let admin_tls = config.admin_listen.as_ref();
+        let admin_tls = admin_tls.map(|(_, files)| WatchedCertificate::load(files));
+        let admin_tls = admin_tls.transpose()?;
         let speaking = |watched: Option<&WatchedCertificate>, protocols| {
             let config = watched.map(|watched| watched.certificate().server_config(protocols));
             config.transpose()
         };
         let api_tls = speaking(tls.as_ref(), Protocols::Both)?;
+        let own_admin_tls = speaking(admin_tls.as_ref(), Protocols::Http1)?;
         let own_grpc_tls = speaking(grpc_tls.as_ref().or(tls.as_ref()), Protocols::Http2)?;
 
         let LoadedPolicy {
@@ -614,7 +640,7 @@ impl Server {
                 Box::pin(async move { grpc::answer(&api, request, peer).await })
             })
         };
-        let certificates: Vec<_> = tls.into_iter().chain(grpc_tls).collect();
+        let certificates: Vec<_> = [tls, grpc_tls, admin_tls].into_iter().flatten().collect();
         let certificates = (!certificates.is_empty()).then(|| CertificateWatch {
             certificates,
             host: config.public_url.host().to_owned(),
@@ -643,6 +669,7 @@ impl Server {
             sockets,
             listener,
             grpc_tls: own_grpc_tls,
+            admin_tls: own_admin_tls,
             certificates,
             trust,
             runtime,
@@ -671,9 +698,9 @@ impl Server {
         }
     }
 
-    /// Is administered at a socket while it serves.
+    /// Is administered while it serves: at a socket if there is one, and where its own sockets have an address for it.
     #[must_use]
-    pub fn administered_at(self, socket: AdminSocket, reload: ReloadHandle) -> Self {
+    pub fn administered_at(self, socket: Option<AdminSocket>, reload: ReloadHandle) -> Self {
         Self {
             admin: Some((socket, reload)),
             ..self
@@ -712,6 +739,7 @@ impl Server {
             sockets,
             listener,
             grpc_tls,
+            admin_tls,
             certificates,
             runtime,
             supervisor,
@@ -729,6 +757,7 @@ impl Server {
         let addresses = (
             sockets.api_address().ok(),
             sockets.grpc_address().ok().flatten(),
+            sockets.admin_address().ok().flatten(),
             sockets.metrics_address().ok(),
         );
         let scheme = if listener.tls.is_some() {
@@ -777,16 +806,24 @@ impl Server {
             })
             .map_err(failed)?;
 
-            let admin_path = admin.as_ref().map(|(socket, _)| socket.path().to_owned());
-            let admin = admin
-                .map(|(socket, reload)| {
-                    let administered = Administered::new(Arc::clone(&first), reload, files.clone());
-                    admin::serve(socket, administered, private.shutdown_grace)
-                })
-                .transpose()
-                .map_err(failed)?;
+            let (admin_socket, reload) = admin.unzip();
+            let admin_socket = admin_socket.flatten();
+            let admin_path = admin_socket.as_ref().map(|socket| socket.path().to_owned());
+            let administered = reload.map(|reload| {
+                web::Data::new(Administered::new(Arc::clone(&first), reload, files.clone()))
+            });
+            let admin = admin_socket.zip(administered.clone());
+            let admin = admin.map(|(socket, administered)| {
+                admin::serve(socket, administered, private.shutdown_grace)
+            });
+            let admin = admin.transpose().map_err(failed)?;
+            let remote_admin = sockets.admin.zip(admin_tls).zip(administered);
+            let remote_admin = remote_admin.map(|((socket, tls), administered)| {
+                admin::serve_over_tls(socket, tls, administered, &private)
+            });
+            let remote_admin = remote_admin.transpose().map_err(failed)?;
 
-            let (api_address, grpc_address, metrics_address) = addresses;
+            let (api_address, grpc_address, admin_address, metrics_address) = addresses;
             tracing::info!(
                 event = "started",
                 version = crate::VERSION,
@@ -794,6 +831,7 @@ impl Server {
                 listen = api_address.map(tracing::field::display),
                 grpc_listen = grpc_address.map(tracing::field::display),
                 metrics_listen = metrics_address.map(tracing::field::display),
+                admin_listen = admin_address.map(tracing::field::display),
                 admin_socket = admin_path
                     .as_deref()
                     .map(|path| tracing::field::display(path.display())),
@@ -839,6 +877,7 @@ impl Server {
                 grpc.as_ref().map(|grpc| grpc.handle.clone()),
                 Some(metrics.handle.clone()),
                 admin.as_ref().map(Administration::handle),
+                remote_admin.as_ref().map(|admin| admin.handle.clone()),
             ];
             let stopping = async move {
                 stop.await;
@@ -857,21 +896,29 @@ impl Server {
                     None => Ok(()),
                 }
             };
+            let administering_over_tls = async move {
+                match remote_admin {
+                    Some(admin) => admin.server.await,
+                    None => Ok(()),
+                }
+            };
             let calling = async move {
                 match grpc {
                     Some(grpc) => grpc.server.await,
                     None => Ok(()),
                 }
             };
-            let ((), public, grpc, metrics, admin) = tokio::join!(
+            let ((), public, grpc, metrics, admin, remote_admin) = tokio::join!(
                 stopping,
                 public.server,
                 calling,
                 metrics.server,
-                administering
+                administering,
+                administering_over_tls
             );
             drop(watch);
-            public.and(grpc).and(metrics).and(admin).map_err(failed)
+            let private = metrics.and(admin).and(remote_admin);
+            public.and(grpc).and(private).map_err(failed)
         });
         if let Some(log) = log {
             // Nobody waits for an entry any more: the last checkpoint covers them all.

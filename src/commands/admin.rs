@@ -1,14 +1,17 @@
-//! `mayfly admin`: asks a running server at its socket.
+//! `mayfly admin`: asks a running server, at its socket or over TLS.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::header::ACCEPT;
-use reqwest::{Method, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Identity, Method, StatusCode};
 use serde::Serialize;
+use url::Url;
 
-use super::{Failure, innermost};
+use super::{Failure, innermost, read};
 use crate::admin::report::LogFilter;
 use crate::admin::{self, ReloadRequest};
 
@@ -18,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The arguments of `mayfly admin`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only the server's own user and root can open its socket. `mayfly explain --admin-socket` asks there too.
+Only the server's own user and root can open its socket; from elsewhere, a server that has an --admin-listen is asked at its
+--admin-url, with a certificate of its --admin-client-ca. `mayfly explain` asks at both too.
 Exit code: 0, 1 if the server refuses, 3 if its identity configuration is wrong, 4 if it cannot be reached.")]
 pub(super) struct Arguments {
     /// The server's --admin-socket
@@ -31,11 +35,129 @@ pub(super) struct Arguments {
         global = true
     )]
     admin_socket: PathBuf,
+    #[command(flatten)]
+    remote: RemoteServer,
     /// How the answer is printed
     #[arg(long, value_enum, default_value = "text", global = true)]
     output: Output,
     #[command(subcommand)]
     command: Command,
+}
+
+/// A server that is asked over TLS.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RemoteServer {
+    /// Ask over TLS in place of the socket: https://, and host and port of the server's --admin-listen
+    #[arg(long, value_name = "URL", requires_all = ["admin_cert", "admin_key"], global = true)]
+    admin_url: Option<Url>,
+    /// The certificate to show at --admin-url, a PEM file: one of the server's --admin-client-ca
+    #[arg(long, value_name = "FILE", requires = "admin_url", global = true)]
+    admin_cert: Option<PathBuf>,
+    /// The key of --admin-cert, a PEM file
+    #[arg(long, value_name = "FILE", requires = "admin_url", global = true)]
+    admin_key: Option<PathBuf>,
+    /// The root of the server's certificate at --admin-url, a PEM file [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "admin_url", global = true)]
+    admin_ca: Option<PathBuf>,
+}
+
+impl RemoteServer {
+    /// Where and how the server is asked, if over TLS.
+    ///
+    /// # Errors
+    /// When the URL is no such URL, or a file cannot be used.
+    pub(super) fn place(&self) -> Result<Option<Place>, Failure> {
+        let Self {
+            admin_url: Some(url),
+            admin_cert: Some(certificate),
+            admin_key: Some(key),
+            admin_ca,
+        } = self
+        else {
+            return Ok(None);
+        };
+        if url.scheme() != "https" || !matches!(url.path(), "/" | "") {
+            let wanted = "give https://HOST:PORT and nothing behind it";
+            return Err(Failure::configuration(format!("{url}: {wanted}")));
+        }
+        let unusable = |path: &Path, error: &dyn Error| {
+            Failure::configuration(format!("{}: {error}", path.display()))
+        };
+        let mut pem = read(key)?;
+        pem.extend_from_slice(b"\n");
+        pem.extend_from_slice(&read(certificate)?);
+        let identity = Identity::from_pem(&pem);
+        let identity = identity.map_err(|error| unusable(certificate, innermost(&error)))?;
+        let roots = match admin_ca {
+            Some(path) => {
+                let roots = Certificate::from_pem_bundle(&read(path)?);
+                Some(roots.map_err(|error| unusable(path, innermost(&error)))?)
+            }
+            None => None,
+        };
+        Ok(Some(Place::Url {
+            url: url.clone(),
+            identity,
+            roots,
+        }))
+    }
+}
+
+/// Where a server is asked.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// At its socket.
+    Socket(PathBuf),
+    /// At its address, over TLS.
+    Url {
+        /// Its scheme, host and port.
+        url: Url,
+        /// What we show.
+        identity: Identity,
+        /// Whom the server's certificate must be of, if not of the system's roots.
+        roots: Option<Vec<Certificate>>,
+    },
+}
+
+impl Place {
+    /// What asks there, and the URL of a path.
+    fn client(self, path: &str) -> reqwest::Result<(Client, String)> {
+        let builder = Client::builder().no_proxy().timeout(PATIENCE);
+        match self {
+            Self::Socket(socket) => {
+                let client = builder.unix_socket(socket).build()?;
+                Ok((client, format!("http://mayfly{path}")))
+            }
+            Self::Url {
+                url,
+                identity,
+                roots,
+            } => {
+                let builder = builder.identity(identity).redirect(Policy::none());
+                let builder = match roots {
+                    Some(roots) => builder.tls_certs_only(roots),
+                    None => builder,
+                };
+                let url = format!("{}{path}", url.as_str().trim_end_matches('/'));
+                Ok((builder.build()?, url))
+            }
+        }
+    }
+
+    /// What to say when nobody answers there.
+    fn unreachable(&self) -> (String, &'static str) {
+        match self {
+            Self::Socket(socket) => (
+                socket.display().to_string(),
+                "is the server running, and with this --admin-socket?",
+            ),
+            Self::Url { url, .. } => (
+                url.to_string(),
+                "is the server running with this --admin-listen, its certificate one of --admin-ca, and ours one of its \
+                 --admin-client-ca?",
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,11 +190,13 @@ enum Output {
 pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments {
         admin_socket,
+        remote,
         output,
         command,
     } = arguments;
+    let place = remote.place()?;
     let server = RunningServer {
-        socket: admin_socket,
+        place: place.unwrap_or(Place::Socket(admin_socket)),
         is_text: matches!(output, Output::Text),
     };
     match command {
@@ -88,11 +212,11 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// A server at its socket, and how its answers are printed.
+/// A server that runs, and how its answers are printed.
 #[derive(Debug)]
 pub(super) struct RunningServer {
-    /// Where.
-    pub(super) socket: PathBuf,
+    /// Where it is asked.
+    pub(super) place: Place,
     /// As text; else as JSON.
     pub(super) is_text: bool,
 }
@@ -105,7 +229,7 @@ struct Answer {
 }
 
 impl RunningServer {
-    fn get(&self, path: &str) -> Result<(), Failure> {
+    fn get(self, path: &str) -> Result<(), Failure> {
         self.request(Method::GET, path, None)
     }
 
@@ -114,7 +238,7 @@ impl RunningServer {
     /// # Errors
     /// When the server is not there, or refuses, or what it explains is a refusal.
     pub(super) fn ask(
-        &self,
+        self,
         method: Method,
         path: &str,
         body: &impl Serialize,
@@ -123,24 +247,21 @@ impl RunningServer {
         self.request(method, path, Some(body))
     }
 
-    fn request(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(), Failure> {
+    fn request(self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Failure::defect)?;
+        let is_text = self.is_text;
         let Answer {
             status,
             reason,
             body,
         } = runtime.block_on(self.send(method, path, body))?;
-        if status.is_success() || !self.is_text {
+        if status.is_success() || !is_text {
             println!("{}", body.trim_end());
         }
-        let refused = if self.is_text {
-            body
-        } else {
-            "refused".to_owned()
-        };
+        let refused = if is_text { body } else { "refused".to_owned() };
         match (status, reason) {
             (StatusCode::UNPROCESSABLE_ENTITY, _) => Err(Failure::configuration(refused)),
             (status, _) if !status.is_success() => Err(Failure::operation(refused)),
@@ -150,18 +271,14 @@ impl RunningServer {
     }
 
     async fn send(
-        &self,
+        self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Failure> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .unix_socket(self.socket.as_path())
-            .timeout(PATIENCE)
-            .build()
-            .map_err(Failure::defect)?;
-        let mut request = client.request(method, format!("http://mayfly{path}"));
+        let (place, advice) = self.place.unreachable();
+        let (client, url) = self.place.client(path).map_err(Failure::defect)?;
+        let mut request = client.request(method, url);
         if self.is_text {
             request = request.header(ACCEPT, admin::TEXT);
         }
@@ -169,10 +286,8 @@ impl RunningServer {
             request = request.body(body);
         }
         let unreachable = |error: reqwest::Error| {
-            let (socket, why) = (self.socket.display(), innermost(&error));
-            Failure::dependency(format!(
-                "{socket}: {why}; is the server running, and with this --admin-socket?"
-            ))
+            let why = innermost(&error);
+            Failure::dependency(format!("{place}: {why}; {advice}"))
         };
         let response = request.send().await.map_err(unreachable)?;
         let reason = response.headers().get(admin::REASON.as_str());

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio::runtime::{self, Runtime};
 use zeroize::Zeroizing;
 
-use super::admin::RunningServer;
+use super::admin::{Place, RemoteServer, RunningServer};
 use super::{ConfigPaths, Failure, moment, print, read};
 use crate::admin::{self, ExplainRequest};
 use crate::ca::request::PermittedAlgorithms;
@@ -54,6 +54,8 @@ pub(super) struct Arguments {
     /// Ask a running server at its --admin-socket: about the configuration that it has in force, with the keys that it has
     #[arg(long, value_name = "PATH", conflicts_with_all = ["jwks", "offline"])]
     admin_socket: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteServer,
     /// How the answer is printed
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -81,8 +83,9 @@ enum Output {
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
     let presented = arguments.presented.read()?;
     let public_key = arguments.public_key.as_deref().map(read).transpose()?;
-    if let Some(socket) = &arguments.admin_socket {
-        return ask(socket, arguments, &presented, public_key.as_deref());
+    let socket = arguments.admin_socket.clone().map(Place::Socket);
+    if let Some(place) = arguments.remote.place()?.or(socket) {
+        return ask(place, arguments, &presented, public_key.as_deref());
     }
     let now = environment.clock.now();
     let issuers = arguments.paths.issuers(now)?;
@@ -124,7 +127,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
 
 /// Asks the server at a socket.
 fn ask(
-    socket: &Path,
+    place: Place,
     arguments: &Arguments,
     presented: &Read,
     public_key: Option<&Vec<u8>>,
@@ -141,7 +144,7 @@ fn ask(
         }
     }
     let server = RunningServer {
-        socket: socket.to_owned(),
+        place,
         is_text: matches!(arguments.output, Output::Text),
     };
     server.ask(Method::POST, admin::EXPLAIN, &request)

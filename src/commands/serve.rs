@@ -70,15 +70,16 @@ pub(super) fn run(arguments: Arguments, environment: &Environment) -> Result<(),
     if let Some(address) = config.grpc_listen {
         sockets = sockets.with_grpc(address)?;
     }
+    if let Some((address, _)) = &config.admin_listen {
+        sockets = sockets.with_admin(*address)?;
+    }
     let admin = (config.admin_socket.as_deref()).map(AdminSocket::bind);
     let admin = admin.transpose().map_err(StartError::from)?;
-    let mut server = Server::new(&config, sockets, environment, false)?
+    Server::new(&config, sockets, environment, false)?
         .supervised_by(Supervisor::from_environment())
-        .reloading(reloads);
-    if let Some(socket) = admin {
-        server = server.administered_at(socket, reload);
-    }
-    server.run(None, stop)?;
+        .reloading(reloads)
+        .administered_at(admin, reload)
+        .run(None, stop)?;
     Ok(())
 }
 

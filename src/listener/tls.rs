@@ -1,4 +1,5 @@
-//! The certificate that TLS shows, of which another can take the place while connections are open.
+//! The certificate that TLS shows, and the CA of those who must show one too; others can take their place while connections
+//! are open.
 
 use std::fmt;
 use std::io;
@@ -6,13 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+    WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use time::OffsetDateTime;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
@@ -56,16 +66,28 @@ pub enum TlsError {
 /// What a port speaks under TLS.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocols {
+    /// HTTP/1.1.
+    Http1,
     /// HTTP/1.1, and HTTP/2 with those who offer nothing else.
     Both,
     /// HTTP/2.
     Http2,
 }
 
-/// A certificate chain and its key, read from two PEM files.
+/// The PEM files that TLS is served from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TlsFiles {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CAs whose certificates clients must show; without it, they show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate chain with its key, and the CA of its clients if they have one, read from files.
 pub struct TlsCertificate {
-    certificate: PathBuf,
-    key: PathBuf,
+    files: TlsFiles,
     current: ArcSwap<Loaded>,
 }
 
@@ -73,18 +95,18 @@ pub struct TlsCertificate {
 struct Loaded {
     certified: Arc<CertifiedKey>,
     validity: (OffsetDateTime, OffsetDateTime),
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl TlsCertificate {
-    /// Reads a certificate chain, leaf first, and its key.
+    /// Reads the files.
     ///
     /// # Errors
     /// When a file cannot be read or parsed, or key and certificate do not belong together.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         Ok(Self {
-            current: ArcSwap::from_pointee(Loaded::read(certificate, key)?),
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
+            current: ArcSwap::from_pointee(Loaded::read(files)?),
+            files: files.clone(),
         })
     }
 
@@ -93,10 +115,10 @@ impl TlsCertificate {
     /// # Errors
     /// As for [`Self::load`]; and when the new certificate is not valid `now` while the one in force is.
     pub fn reload(&self, now: OffsetDateTime) -> Result<(), TlsError> {
-        let loaded = Loaded::read(&self.certificate, &self.key)?;
+        let loaded = Loaded::read(&self.files)?;
         if !loaded.is_valid(now) && self.current.load().is_valid(now) {
             return Err(TlsError::NotValid {
-                file: self.certificate.display().to_string(),
+                file: self.files.certificate.display().to_string(),
                 validity: loaded.validity,
             });
         }
@@ -110,11 +132,12 @@ impl TlsCertificate {
         self.current.load().validity.1
     }
 
-    /// What clients will not like about the certificate in force, who come to `host`.
+    /// What clients will not like about the certificate in force, who come to `host`; nothing is known of where those come to
+    /// who have certificates themselves.
     #[must_use]
     pub fn warnings(&self, host: &str, now: OffsetDateTime) -> Vec<String> {
         let loaded = self.current.load();
-        let file = self.certificate.display();
+        let file = self.files.certificate.display();
         let mut warnings = Vec::new();
         if !loaded.is_valid(now) {
             let (not_before, not_after) = loaded.validity;
@@ -122,7 +145,7 @@ impl TlsCertificate {
                 "{file}: the certificate is valid from {not_before} to {not_after}, and not now"
             ));
         }
-        if !loaded.is_for(host) {
+        if loaded.clients.is_none() && !loaded.is_for(host) {
             warnings.push(format!("{file}: the certificate is not for {host}"));
         }
         warnings
@@ -137,12 +160,24 @@ impl TlsCertificate {
         protocols: Protocols,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let resolver = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        config.ticketer = Ticketer::new()?;
+        let builder = ServerConfig::builder();
+        let mut config = if self.files.client_ca.is_some() {
+            let clients = Arc::clone(self) as Arc<dyn ClientCertVerifier>;
+            let builder = builder.with_client_cert_verifier(clients);
+            let mut config = builder.with_cert_resolver(resolver);
+            // A session that goes on shows no certificate: it would outlive the trust in the one before.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        } else {
+            let builder = builder.with_no_client_auth();
+            let mut config = builder.with_cert_resolver(resolver);
+            config.ticketer = Ticketer::new()?;
+            config
+        };
         // The first that a client offers too. Clients that offer both expect the API, which HTTP/1.1 carries.
         config.alpn_protocols = match protocols {
+            Protocols::Http1 => vec![HTTP_1_1.to_vec()],
             Protocols::Both => vec![HTTP_1_1.to_vec(), HTTP_2.to_vec()],
             Protocols::Http2 => vec![HTTP_2.to_vec()],
         };
@@ -156,34 +191,106 @@ impl ResolvesServerCert for TlsCertificate {
     }
 }
 
+/// By the CA that is in force when a client shows its certificate.
+impl ClientCertVerifier for TlsCertificate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Names would have to outlive a reload. Without any, clients show what they have (RFC 8446, section 4.2.4).
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match &self.current.load().clients {
+            Some(clients) => clients.verify_client_cert(end_entity, intermediates, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = default_provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
 impl fmt::Debug for TlsCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsCertificate")
-            .field("certificate", &self.certificate)
+            .field("certificate", &self.files.certificate)
             .finish_non_exhaustive()
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        file: path.display().to_string(),
+        source,
+    })
+}
+
+fn content(path: &Path, what: String) -> TlsError {
+    TlsError::Content {
+        file: path.display().to_string(),
+        what,
+    }
+}
+
+/// The certificates in a file; never none.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let found = found.map_err(|error| content(path, error.to_string()))?;
+    if found.is_empty() {
+        return Err(content(path, "no certificate in this file".to_owned()));
+    }
+    Ok(found)
+}
+
+/// What verifies the certificates of clients, by the CAs in a file.
+fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| content(path, format!("not the certificate of a CA: {error}")))?;
+    }
+    WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .map_err(|error| content(path, error.to_string()))
+}
+
 impl Loaded {
-    fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::Read {
-                file: path.display().to_string(),
-                source,
-            })
-        };
-        let content = |path: &Path, what: String| TlsError::Content {
-            file: path.display().to_string(),
-            what,
-        };
-        let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(&read(certificate)?)
-                .collect::<Result<_, _>>()
-                .map_err(|error| content(certificate, error.to_string()))?;
-        let Some(leaf) = chain.first() else {
-            let what = "no certificate in this file".to_owned();
-            return Err(content(certificate, what));
-        };
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let TlsFiles {
+            certificate,
+            key,
+            client_ca,
+        } = files;
+        let chain = certificates(certificate)?;
+        // Never empty.
+        let leaf = chain.first().map_or(&[][..], |leaf| leaf);
         let (_, parsed) = parse_x509_certificate(leaf)
             .map_err(|error| content(certificate, format!("not a certificate: {error}")))?;
         let validity = parsed.validity();
@@ -198,6 +305,7 @@ impl Loaded {
         Ok(Self {
             certified: Arc::new(certified),
             validity,
+            clients: client_ca.as_deref().map(verifier).transpose()?,
         })
     }
 

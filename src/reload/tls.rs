@@ -1,12 +1,11 @@
 //! Certificates of TLS: when their files change, new connections see what is in them, if it holds up.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Fingerprint, LOOK};
 use crate::clock::Clock;
-use crate::listener::{TlsCertificate, TlsError};
+use crate::listener::{TlsCertificate, TlsError, TlsFiles};
 use crate::metrics::{Metrics, Reloadable};
 
 /// A certificate whose files are looked at.
@@ -18,16 +17,16 @@ pub(crate) struct WatchedCertificate {
 }
 
 impl WatchedCertificate {
-    /// Reads a certificate and its key.
+    /// Reads a certificate, its key, and the CA of its clients if they have one.
     ///
     /// # Errors
     /// When they cannot be served.
-    pub(crate) fn load(files: &(PathBuf, PathBuf)) -> Result<Self, TlsError> {
-        let (certificate, key) = files;
+    pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let others = std::iter::once(&files.key).chain(&files.client_ca);
         // Before they are read, so that what changes meanwhile is a change.
-        let seen = Fingerprint::of(certificate, vec![key.clone()]);
+        let seen = Fingerprint::of(&files.certificate, others.cloned().collect());
         Ok(Self {
-            certificate: Arc::new(TlsCertificate::load(certificate, key)?),
+            certificate: Arc::new(TlsCertificate::load(files)?),
             last_seen: seen.clone(),
             in_force: seen,
         })

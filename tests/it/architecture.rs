@@ -105,6 +105,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "api",
             "ctlog",
             "identity",
+            "listener",
             "logging",
             "policy",
             "readiness",
@@ -121,7 +122,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["api", "ca", "ctlog", "keys", "limits", "logging", "trust"],
+        &[
+            "api", "ca", "ctlog", "keys", "limits", "listener", "logging", "trust",
+        ],
     ),
     (
         "instance",

@@ -12,6 +12,7 @@
 
 mod abuse;
 mod admin;
+mod admin_tls;
 mod answers;
 mod architecture;
 mod cert_commands;

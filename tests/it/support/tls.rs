@@ -16,6 +16,7 @@ use super::HANG;
 pub(crate) struct TestTls {
     folder: tempfile::TempDir,
     root: CertificateDer<'static>,
+    root_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -24,16 +25,22 @@ impl TestTls {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root_key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&root_key).unwrap().der().clone();
+        let root = params.self_signed(&root_key).unwrap();
         let tls = Self {
             folder: tempfile::tempdir().unwrap(),
-            root,
+            root: root.der().clone(),
+            root_pem: root.pem(),
             issuer: Issuer::new(params, root_key),
         };
         let (certificate, key) = tls.certificate("localhost", |_| {});
         tls.write("tls.crt", &certificate);
         tls.write("tls.key", &key);
         tls
+    }
+
+    /// The root, PEM.
+    pub(crate) fn root_pem(&self) -> String {
+        self.root_pem.clone()
     }
 
     /// A new certificate for a name, and its key, both PEM.
