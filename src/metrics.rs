@@ -382,6 +382,7 @@ pub struct Metrics {
     log_lines_dropped: IntCounter,
     tls_handshakes: IntCounterVec,
     tls_not_after: IntGaugeVec,
+    tuf_expires: IntGaugeVec,
     /// The issuers that have series of their own.
     issuers: RwLock<HashSet<String>>,
 }
@@ -563,6 +564,11 @@ impl Metrics {
                 "mayfly_tls_certificate_not_after_timestamp_seconds",
                 "When the TLS certificate ends that is shown, seconds since 1970",
                 &[],
+            )?,
+            tuf_expires: registrar.gauge(
+                "mayfly_tuf_expires_timestamp_seconds",
+                "When the metadata of a role of the TUF repository ends that is served, seconds since 1970",
+                &["role"],
             )?,
             issuers: RwLock::default(),
             new_certs,
@@ -831,6 +837,11 @@ impl Metrics {
         self.tls_not_after
             .with_label_values::<&str>(&[])
             .set(not_after);
+    }
+
+    /// Sets when the metadata of a role of the TUF repository ends, seconds since 1970.
+    pub fn tuf_expires(&self, role: &'static str, end: i64) {
+        self.tuf_expires.with_label_values(&[role]).set(end);
     }
 
     /// What is counted of a key: `ca` or `ct`.

@@ -394,26 +394,32 @@ impl Parts {
             remote_logs,
             submit_to,
             serials: Arc::new(serials),
-            repository: open_repository(config, passphrase.as_ref())?,
+            repository: open_repository(config)?,
         })
     }
 }
 
 /// The TUF repository, if the instance has one, with its key, unless somebody else signs.
-fn open_repository(
-    config: &ServerConfig,
-    passphrase: Option<&Passphrase>,
-) -> Result<Option<SignedRepository>, StartError> {
+fn open_repository(config: &ServerConfig) -> Result<Option<SignedRepository>, StartError> {
     let repository = Repository::at(tuf_folder(&config.data_dir));
     if !repository.exists() {
         return Ok(None);
     }
-    let key = repository.online_key_path().exists().then(|| {
+    let config = config.clone();
+    let read_key = move |repository: &Repository| {
+        if !repository.online_key_path().exists() {
+            return Ok(None);
+        }
+        let passphrase = config.passphrase()?;
         let insecure = config.allow_insecure_permissions;
-        repository.online_key(passphrase, insecure)
-    });
-    let key = key.transpose()?;
-    Ok(Some(SignedRepository { repository, key }))
+        repository
+            .online_key(passphrase.as_ref(), insecure)
+            .map(Some)
+    };
+    Ok(Some(SignedRepository::open(
+        repository,
+        Box::new(read_key),
+    )?))
 }
 
 fn open_remote_logs(
@@ -574,7 +580,12 @@ impl Server {
         let others = others.map(|log| trusted_remote_log(log.url(), log.public_key(), &chain));
         let ct_logs = own_log.into_iter().chain(others).collect();
         let trust = trust_material(config, &chain, ct_logs, &published);
-        let trust_site = TrustSite::new(trust.clone(), repository, Arc::clone(&clock))?;
+        let trust_site = TrustSite::new(
+            trust.clone(),
+            repository,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )?;
         let own_keys = chain
             .certificates()
             .iter()

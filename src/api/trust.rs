@@ -3,6 +3,7 @@
 //! The files by themselves prove nothing: who takes them trusts the connection. The repository is signed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use actix_web::http::{Method, StatusCode, header};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
+use time::OffsetDateTime;
 
 use super::page::{Accepted, Answer, IMMUTABLE, JSON, NO_STORE, Page, SHORT, TEXT, for_everybody};
 use crate::api::guard;
 use crate::clock::Clock;
 use crate::identity::IssuerConfiguration;
 use crate::keys::InMemoryKey;
+use crate::metrics::Metrics;
 use crate::trust::TrustMaterial;
-use crate::trust::tuf::{Repository, TufError};
+use crate::trust::tuf::{Refreshed, Repository, Target, TufError};
 
 /// `GET`: the files.
 pub const WELL_KNOWN: &str = "/.well-known/sigstore/{file}";
@@ -26,13 +29,65 @@ pub const TUF: &str = "/tuf/{name}";
 /// The time between two looks at the repository: whether it must be signed again, or somebody else has.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// Reads the key that a repository's root names for all but roots, if it is on this machine.
+pub type ReadKey = Box<dyn Fn(&Repository) -> Result<Option<InMemoryKey>, TufError> + Send + Sync>;
+
 /// The repository, and the key that signs it. Without one it is served as it is, and somebody else signs.
-#[derive(Debug)]
 pub struct SignedRepository {
-    /// Its folder.
-    pub repository: Repository,
-    /// Its key for all but roots.
-    pub key: Option<InMemoryKey>,
+    repository: Repository,
+    key: Mutex<Option<InMemoryKey>>,
+    read_key: ReadKey,
+}
+
+impl SignedRepository {
+    /// A repository, whose key is read now, and again when a new root names another one.
+    ///
+    /// # Errors
+    /// When there is a key that cannot be read or is not the root's.
+    pub fn open(repository: Repository, read_key: ReadKey) -> Result<Self, TufError> {
+        Ok(Self {
+            key: Mutex::new(read_key(&repository)?),
+            repository,
+            read_key,
+        })
+    }
+
+    /// Signs what has changed or runs out; nothing without a key.
+    fn sign(&self, targets: &[Target], now: OffsetDateTime) -> Result<Signing, TufError> {
+        // A panic leaves the key or its successor.
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(current) = key.as_ref() else {
+            return Ok(Signing::Elsewhere);
+        };
+        let mut refreshed = self.repository.refresh(targets, current, now);
+        if let Err(TufError::OtherKey { .. }) = refreshed
+            && let Some(next) = (self.read_key)(&self.repository)?
+        {
+            refreshed = self.repository.refresh(targets, &next, now);
+            *key = Some(next);
+            tracing::info!(
+                event = "trust_key_changed",
+                "the TUF repository's new key is in use"
+            );
+        }
+        refreshed.map(Signing::Done)
+    }
+}
+
+impl fmt::Debug for SignedRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedRepository")
+            .field("repository", &self.repository)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who signs a repository.
+enum Signing {
+    /// This server, and what it came to.
+    Done(Refreshed),
+    /// Somebody who has the key.
+    Elsewhere,
 }
 
 /// Every page of what clients must trust, true to the configuration in force.
@@ -42,6 +97,7 @@ pub struct TrustSite {
     material: Mutex<TrustMaterial>,
     repository: Option<SignedRepository>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     pages: ArcSwap<BTreeMap<String, Page>>,
 }
 
@@ -54,12 +110,14 @@ impl TrustSite {
         material: TrustMaterial,
         repository: Option<SignedRepository>,
         clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, TufError> {
         let site = Self {
             pages: ArcSwap::from_pointee(files(&material)?),
             material: Mutex::new(material),
             repository,
             clock,
+            metrics,
         };
         site.refresh();
         Ok(site)
@@ -94,29 +152,34 @@ impl TrustSite {
     fn try_refresh(&self) -> Result<(), TufError> {
         let material = self.lock();
         let mut pages = files(&material)?;
-        if let Some(SignedRepository { repository, key }) = &self.repository {
+        if let Some(signed) = &self.repository {
+            let repository = &signed.repository;
             let (targets, now) = (material.targets()?, self.clock.now());
-            if let Some(key) = key {
-                match repository.refresh(&targets, key, now) {
-                    Ok(refreshed) if refreshed.is_changed => tracing::info!(
-                        event = "trust_signed",
-                        is_content_changed = refreshed.is_content_changed,
-                        "the TUF repository is signed anew"
-                    ),
-                    Ok(_) => {}
-                    // A root that was made meanwhile names another key. What is there is what clients need.
-                    Err(error @ TufError::OtherKey { .. }) => tracing::warn!(
-                        event = "trust_other_key",
-                        error = error.to_string(),
-                        "the TUF repository is served and not signed any more; restart the server to take its new key"
-                    ),
-                    Err(error) => return Err(error),
+            match signed.sign(&targets, now) {
+                Ok(Signing::Done(refreshed)) if refreshed.is_changed => tracing::info!(
+                    event = "trust_signed",
+                    is_content_changed = refreshed.is_content_changed,
+                    "the TUF repository is signed anew"
+                ),
+                Ok(Signing::Done(_)) => {}
+                Ok(Signing::Elsewhere) => {
+                    if !repository.is_current(&targets, now)? {
+                        tracing::warn!(
+                            event = "trust_outdated",
+                            "the TUF repository does not have the trust files of this configuration, or runs out; sign it with `mayfly trust refresh`"
+                        );
+                    }
                 }
-            } else if !repository.is_current(&targets, now)? {
-                tracing::warn!(
-                    event = "trust_outdated",
-                    "the TUF repository does not have the trust files of this configuration, or runs out; sign it with `mayfly trust refresh`"
-                );
+                // What is there is what clients need, until it runs out.
+                Err(error) => tracing::error!(
+                    event = "trust_not_signed",
+                    error = error.to_string(),
+                    "the TUF repository is served and not signed"
+                ),
+            }
+            for state in repository.state()? {
+                let end = state.expires.unix_timestamp();
+                self.metrics.tuf_expires(state.role, end);
             }
             let files = repository.files()?.into_iter();
             pages

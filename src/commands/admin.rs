@@ -21,8 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The arguments of `mayfly admin`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Only the server's own user and root can open its socket; from elsewhere, a server that has an --admin-listen is asked at its
---admin-url, with a certificate of its --admin-client-ca. `mayfly explain` asks at both too.
+Only the server's own user and root can open its socket. A server with an --admin-listen is asked
+from elsewhere at its --admin-url, by whoever has a certificate of its --admin-client-ca.
+`mayfly explain` asks at both too.
+
 Exit code: 0, 1 if the server refuses, 3 if its identity configuration is wrong, 4 if it cannot be reached.")]
 pub(super) struct Arguments {
     /// The server's --admin-socket

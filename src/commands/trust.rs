@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::log::{Output, print_json};
 use super::{ConfigPaths, Failure, print};
+use crate::clock::rfc3339;
 use crate::config::{ServerConfig, Settings, tuf_folder};
 use crate::keys::InMemoryKey;
 use crate::keys::file::{self, KeyFileError, Passphrase};
@@ -299,7 +300,8 @@ fn roles(roles: &[RoleState]) -> String {
             version,
             expires,
         } = state;
-        format!("  {role:<12}version {version:<6}until {expires}\n")
+        let end = rfc3339(*expires);
+        format!("  {role:<12}version {version:<6}until {end}\n")
     };
     roles.iter().map(line).collect()
 }

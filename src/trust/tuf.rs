@@ -128,8 +128,9 @@ pub struct RoleState {
     pub role: &'static str,
     /// Its version.
     pub version: u64,
-    /// When it ends, RFC 3339.
-    pub expires: String,
+    /// When it ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires: OffsetDateTime,
 }
 
 /// Keys of a root, as it is made.
@@ -397,7 +398,7 @@ impl Repository {
         let state = |role, metadata: &Metadata| RoleState {
             role,
             version: metadata.version,
-            expires: instant(metadata.expires),
+            expires: metadata.expires,
         };
         let others = [
             ("targets", &previous.targets),
@@ -825,7 +826,7 @@ mod tests {
         let (_folder, repository) = created();
         let refreshed = refresh(&repository, "one", now());
         assert_eq!(versions(&refreshed), [1, 1, 1, 1]);
-        assert_eq!(refreshed.roles[3].expires, "2026-01-16T03:04:05Z");
+        assert_eq!(instant(refreshed.roles[3].expires), "2026-01-16T03:04:05Z");
         assert_eq!(checked(&repository)["trusted_root.json"], b"one");
         let root = document(&repository, "1.root.json");
         assert_eq!(root["signed"]["consistent_snapshot"], true);

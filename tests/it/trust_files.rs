@@ -186,3 +186,37 @@ fn an_instance_without_a_repository_gets_one_and_another_root() {
     let root = http::send(process.address, &Request::get("/tuf/2.root.json")).json();
     assert_eq!(root["signed"]["version"], 2);
 }
+
+#[test]
+fn a_new_key_of_the_repository_is_taken_while_the_server_runs() {
+    let instance = Instance::new();
+    let process = Process::start(instance.serve().arg("--no-watch"));
+    let get = |path: &str| http::send(process.address, &Request::get(path)).json();
+    let signer = || get("/tuf/timestamp.json")["signatures"][0]["keyid"].clone();
+    let end = |role: &str| {
+        let metrics = http::send(process.metrics_address, &Request::get("/metrics"));
+        let series = format!("mayfly_tuf_expires_timestamp_seconds{{role=\"{role}\"}} ");
+        let text = metrics.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&series));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let (first, root_end) = (signer(), end("root"));
+    assert!(end("timestamp") < end("targets") && end("targets") < root_end);
+
+    let rotated =
+        run(mayfly(["trust", "rotate", "--new-online-key", "--config"]).arg(instance.config()));
+    assert_eq!(rotated.code, 0, "{rotated:?}");
+    // Another configuration is signed: with the key that the new root names.
+    let url = "https://login.example.com";
+    instance.write_identity(&format!(
+        "oidc-issuers:\n  {url}:\n    issuer-url: {url}\n    client-id: sigstore\n    type: email\n"
+    ));
+    process.signal(Signal::HUP);
+    process.events("trust_key_changed", 1);
+    wait_for("the next timestamp", || {
+        (get("/tuf/timestamp.json")["signed"]["version"] == 3).then_some(())
+    });
+    let online = get("/tuf/root.json")["signed"]["roles"]["timestamp"]["keyids"][0].clone();
+    assert_eq!(signer(), online);
+    assert_ne!(signer(), first);
+}
