@@ -21,10 +21,11 @@ use mayfly::bench::process::Process;
 use mayfly::limits::{ConnectionLimit, Networks};
 use mayfly::listener::{self, ListenerConfig, Protocols, TlsCertificate, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 /// Says to a copy of this program what it is to serve, and where the certificate is.
@@ -35,6 +36,8 @@ const FOLDER: &str = "CONNECTIONS_BENCH_FOLDER";
 const NEW: usize = 5_000;
 /// Requests on one connection.
 const KEPT: usize = 50_000;
+/// Looks at the first octet of a TLS connection.
+const LOOKS: usize = 50_000;
 /// Connections that are idle after one request.
 const IDLE: usize = 1_000;
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -129,6 +132,10 @@ async fn measure() {
         clear - actix
     );
     println!(
+        "a look before a TLS handshake {:4.1} µs (goal: 30)",
+        microseconds(peeks().await, LOOKS)
+    );
+    println!(
         "a request under TLS          {:5.2} × (goal: 1.10)",
         under_tls / plain
     );
@@ -146,6 +153,23 @@ async fn measure() {
         "{IDLE} idle TLS connections   {} MiB in all (goal: 64)",
         memory >> 20
     );
+}
+
+/// What the looks at as many connections cost that are to speak TLS: one octet each, which stays where it is.
+async fn peeks() -> Duration {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a socket");
+    let address = listener.local_addr().expect("its address");
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    client.write_all(&[22; 517]).await.expect("a hello");
+    let (connection, _) = listener.accept().await.expect("a connection");
+    connection.readable().await.expect("its first octets");
+    let before = clock_gettime(ClockId::ThreadCPUTime);
+    for _ in 0..LOOKS {
+        assert_eq!(connection.peek(&mut [0]).await.expect("an octet"), 1);
+    }
+    let taken = clock_gettime(ClockId::ThreadCPUTime) - before;
+    Duration::try_from(taken).expect("a time after the start")
 }
 
 /// A server in a process of its own, which ends with this.

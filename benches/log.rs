@@ -36,8 +36,8 @@ const ORIGIN: &str = "bench.example/log";
 const KEY: &str = "key.der";
 /// How many appends are under way at a time.
 const AT_ONCE: u64 = 2048;
-/// Over how many appends a cost is measured, at most.
-const MAX_WINDOW: u64 = 100_000;
+/// Over how many appends a cost is measured.
+const WINDOW: u64 = 100_000;
 /// How many callers wait when an append is compared with a signature.
 const WAITING: u64 = 256;
 /// How many signatures are measured.
@@ -58,31 +58,28 @@ fn main() {
     let folder = || tempfile::tempdir_in(".").expect("a folder");
     let compared = folder();
     Place::new(compared.path()).compare();
-    let folder = folder();
-    let place = Place::new(folder.path());
     println!(
         "{:>10}  {:>12}  {:>12}  {:>10}  {:>10}  {:>12}",
         "entries", "append CPU", "append", "start", "memory", "fsck"
     );
-    let mut size = 0;
     for decade in 3..=largest.unwrap_or(6) {
         let target = 10_u64.pow(decade);
-        let window = target.min(MAX_WINDOW);
+        let folder = folder();
+        let place = Place::new(folder.path());
         let log = place.open();
-        place.append(&log, target - size);
+        place.append(&log, target);
         let (processor, clock) = (processor_time(), Instant::now());
-        place.append(&log, window);
+        place.append(&log, WINDOW);
         let (processor, clock) = (processor_time() - processor, clock.elapsed());
         log.shutdown();
         drop(log);
         let start = place.start_time();
         let memory = place.memory_mib();
-        size = target + window + AT_ONCE;
-        let fsck = place.fsck_time(size);
+        let fsck = place.fsck_time(target + WINDOW + AT_ONCE);
         println!(
             "{target:>10}  {:>9.2} µs  {:>9.2} µs  {:>7} ms  {memory:>6} MiB  {:>9.2} s",
-            processor.as_secs_f64() * 1e6 / window as f64,
-            clock.as_secs_f64() * 1e6 / window as f64,
+            processor.as_secs_f64() * 1e6 / WINDOW as f64,
+            clock.as_secs_f64() * 1e6 / WINDOW as f64,
             start.as_millis(),
             fsck.as_secs_f64(),
         );
