@@ -285,6 +285,7 @@ async fn serve(
     let _admitted = api.admission.enter().ok_or_else(Refusal::overloaded)?;
     let start = Instant::now();
     let request = decode(&body)?;
+    drop(body);
     api.metrics.stage(Stage::Parse, start.elapsed());
     match deadline
         .of(api.ca.issue(request), Refusal::deadline)

@@ -145,19 +145,20 @@ impl CertificateAuthority {
         let mut steps = Steps::new(&self.metrics);
         let now = self.clock_guard.now();
         let now = now.map_err(|error| FailedIssuance::new(None, error.into()))?;
-        let identity = self.tokens.verify(request.token.as_str(), now).await?;
+        let SigningRequest { token, proof } = request;
+        let identity = self.tokens.verify(token.as_str(), now).await?;
+        // What is not needed any more goes, here and below: hundreds of requests may wait for the log at a time.
+        drop(token);
         steps.done(Stage::Token);
         let issuer_id = Some(Arc::clone(&identity.issuer_id));
-        let issued = self
-            .issue_to(identity, &request.proof, now, &mut steps)
-            .await;
+        let issued = self.issue_to(identity, proof, now, &mut steps).await;
         issued.map_err(|error| FailedIssuance::new(issuer_id, error))
     }
 
     async fn issue_to(
         &self,
         identity: Identity,
-        proof: &ProofOfPossession,
+        proof: ProofOfPossession,
         now: OffsetDateTime,
         steps: &mut Steps<'_>,
     ) -> Result<IssuedCertificate, IssueError> {
@@ -172,13 +173,16 @@ impl CertificateAuthority {
             .check_subject(issuer_id, *rate, issuer, subject, now)?;
         let key = proof.check(&identity, &self.permitted)?;
         steps.done(Stage::Proof);
-        let key_label = key.label();
+        let (key_label, proof_label) = (key.label(), proof.label());
+        drop(proof);
         let profile = CertificateProfile::new(&identity, key, now, self.random.as_ref())?;
         self.authority.check_lifetime(now)?;
         steps.done(Stage::Template);
+        let serial = *profile.serial();
         let (certificate, leaf_index) = match &self.log {
             Some(log) => {
                 let precertificate = self.authority.precertify(&profile).await?;
+                drop(profile);
                 steps.done(Stage::SignPrecert);
                 let sct = log.submit(precertificate.submission()).await?;
                 steps.done(Stage::Ct);
@@ -194,11 +198,11 @@ impl CertificateAuthority {
             certificate,
             chain: Arc::clone(self.authority.chain()),
             is_logged: self.log.is_some(),
-            serial: *profile.serial(),
+            serial,
             leaf_index,
             identity,
             key_label,
-            proof_label: proof.label(),
+            proof_label,
         })
     }
 }
