@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{Failure, self_test, serve};
 use crate::ca::hierarchy::Names;
+use crate::commands::say;
 use crate::config::{GrpcListen, InstanceState, PublicUrl, ServerConfig, Settings, parse_address};
 use crate::dev::DevIssuers;
 use crate::dev::oidc::TestKeys;
@@ -198,7 +199,7 @@ fn print_welcome(url: &str, metrics: &str, out: &Path, data_dir: &Path, is_kept:
             "deleted at the end"
         },
     );
-    eprintln!("DEV MODE: test identity provider enabled, do not expose");
+    say!("DEV MODE: test identity provider enabled, do not expose");
     println!(
         "
 Mayfly is serving a certificate authority of your own, with its transparency log.

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::check_config::text;
 use super::{Failure, counted, print};
+use crate::commands::say;
 use crate::identity::config::import::import;
 use crate::identity::config::source::MAX_OCTETS;
 use crate::identity::{Issuers, Source};
@@ -72,7 +73,7 @@ pub(super) fn run(command: Command, environment: &Environment) -> Result<(), Fai
             written.map_err(|error| Failure::dependency(format!("{}: {error}", path.display())))?;
         }
     }
-    eprintln!(
+    say!(
         "mayfly: {}, {}",
         counted(after.all().len(), "issuer"),
         counted(warnings.len(), "warning")

@@ -357,6 +357,15 @@ fn forbid_writing_by_others() {
     umask(given | writing);
 }
 
+/// Writes a line to the standard error. Where nobody reads that any more, nothing is lost but the line: the exit code tells too.
+macro_rules! say {
+    ($($text:tt)+) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($text)+);
+    }};
+}
+pub(crate) use say;
+
 /// Where an error began: of all that its chain says, "connection refused" is what helps.
 fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(source) = error.source() {
@@ -376,7 +385,7 @@ pub fn run() -> ExitCode {
         .install_default()
         .is_err()
     {
-        eprintln!("mayfly: a second cryptographic provider was installed");
+        say!("mayfly: a second cryptographic provider was installed");
         return ExitCode::from(5);
     }
     let environment = Environment {
@@ -416,7 +425,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
             for line in message.lines() {
-                eprintln!("mayfly: {line}");
+                say!("mayfly: {line}");
             }
             ExitCode::from(code)
         }

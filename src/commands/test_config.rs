@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::{ConfigPaths, Failure, counted, plain, print};
+use crate::commands::say;
 use crate::policy::golden::{GoldenFile, GoldenResult};
 use crate::server::Environment;
 
@@ -105,9 +106,9 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         }
         for result in results().filter(|result| result.is_now_issued) {
             let name = plain(&result.name);
-            eprintln!("mayfly: {name}: expected a refusal, and now expects a certificate");
+            say!("mayfly: {name}: expected a refusal, and now expects a certificate");
         }
-        eprintln!("mayfly: {} rewritten", counted(failed, "expectation"));
+        say!("mayfly: {} rewritten", counted(failed, "expectation"));
         return Ok(());
     }
     match failed {

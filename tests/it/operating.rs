@@ -667,3 +667,13 @@ fn no_secret_of_a_request_is_ever_written_or_answered() {
         assert_eq!(place, None, "{secret}");
     }
 }
+
+#[test]
+fn an_error_at_the_start_has_its_code_where_nobody_reads_what_it_says() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = mayfly(["serve", "--data-dir"]);
+    command.arg(folder.path()).stderr(writer);
+    assert_eq!(command.status().unwrap().code(), Some(3));
+}

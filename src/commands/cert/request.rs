@@ -22,6 +22,7 @@ use crate::client::token::{Surroundings, TokenSource};
 use crate::client::trusted_root::TrustedRoot;
 use crate::client::verify::{Check, CheckResult, Question, When, verify};
 use crate::commands::log::{Output, print_json};
+use crate::commands::say;
 use crate::commands::{plain, print, read};
 use crate::keys::memory::NewKey;
 use crate::keys::{InMemoryKey, Signer as _, file};
@@ -382,5 +383,5 @@ impl Files {
 
 /// One line of progress.
 fn step(name: &str, what: &str) {
-    eprintln!("  {name:<12}{}", plain(what));
+    say!("  {name:<12}{}", plain(what));
 }

@@ -15,6 +15,7 @@ use crate::auditor::follow::{
 };
 use crate::auditor::{AuditError, Checkpoint};
 use crate::commands::plain;
+use crate::commands::say;
 use crate::hex::hex;
 use crate::store::folder::write_durably;
 
@@ -81,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             // Whoever watches outlives a log that is away for a while.
             Err(FollowError::Audit(AuditError::Source(error))) if !arguments.once => {
-                eprintln!("mayfly: the log cannot be read, and is tried again: {error}");
+                say!("mayfly: the log cannot be read, and is tried again: {error}");
             }
             Err(FollowError::Audit(error)) => return Err(opened.failed(&error)),
             Err(FollowError::Contradiction(contradiction)) => {
