@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use actix_web::body::MessageBody;
 use actix_web::dev::{Extensions, Server, ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ACCEPT, ContentType, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use rustls::ServerConfig;
@@ -224,8 +224,21 @@ pub(crate) fn serve_over_tls(
         let administered = administered.clone();
         App::new()
             .wrap(from_fn(record))
+            .wrap(from_fn(close))
             .configure(move |routes| configure(administered, routes))
     })
+}
+
+/// The middleware of connections whose client was verified when they were opened: each is for one request, so that nobody
+/// outlives the end of a certificate, or of the trust in its CA.
+async fn close(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let mut response = next.call(request).await?;
+    let head = response.response_mut().head_mut();
+    head.set_connection_type(ConnectionType::Close);
+    Ok(response)
 }
 
 fn configure(administered: web::Data<Administered>, routes: &mut web::ServiceConfig) {

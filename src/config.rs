@@ -925,6 +925,9 @@ impl ServerConfig {
             ("admin-tls-key", settings.admin_tls_key),
             &mut findings,
         );
+        if let (None, Some(_)) = (settings.admin_listen, &admin_tls) {
+            findings.push("admin-listen: missing; --admin-tls-cert needs it".to_owned());
+        }
         let admin_listen = administration(
             settings.admin_listen,
             settings.admin_client_ca,

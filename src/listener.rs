@@ -349,7 +349,7 @@ struct Connection {
 /// The certificate that a client has shown, among the data of its connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientCertificate {
-    /// Its subject, such as `CN=ada`.
+    /// Its subject, such as `CN=ada`; where that is empty, its first name, such as `DNSName(ada.example.com)`.
     pub subject: String,
 }
 
@@ -360,7 +360,13 @@ impl Connection {
         };
         let leaf = stream.get_ref().1.peer_certificates()?.first()?;
         let (_, leaf) = parse_x509_certificate(leaf).ok()?;
-        let subject = leaf.subject().to_string();
+        let mut subject = leaf.subject().to_string();
+        if subject.is_empty()
+            && let Ok(Some(names)) = leaf.subject_alternative_name()
+            && let Some(name) = names.value.general_names.first()
+        {
+            subject = name.to_string();
+        }
         Some(ClientCertificate { subject })
     }
 

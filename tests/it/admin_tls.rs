@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::json;
 
 use crate::support::http::{Connection, Request};
@@ -135,6 +139,56 @@ fn whoever_shows_no_certificate_or_another_ones_is_not_served() {
 }
 
 #[test]
+fn a_connection_is_for_one_request_and_a_certificate_without_a_subject_is_known_by_its_name() {
+    let server = Administered::start();
+    let (certificate, key) = server.administrators.certificate("ada.example", |params| {
+        params.distinguished_name = rcgen::DistinguishedName::new();
+    });
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let mut config = server.tls.client_config(&[], rustls::ALL_VERSIONS);
+    let certified = CertifiedKey::from_der(chain, key, config.crypto_provider()).unwrap();
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+    let mut ada = Connection::over(connect(server.address, config));
+    let body = json!({ "filter": "info" }).to_string();
+    let set = Request {
+        method: "PUT",
+        ..Request::post("/admin/v1/log-filter", body)
+    };
+    let answer = ada.send(&set);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(ada.rest(), b"");
+    let call = &server.process.events("admin.call", 1)[0];
+    let name = call["certificate"].as_str().unwrap();
+    assert!(name.contains("ada.example"), "{name}");
+}
+
+#[test]
+fn a_server_of_another_ca_and_one_without_tls_are_not_asked() {
+    let server = Administered::start();
+    assert_eq!(server.admin_as(&server.administrators, |_| {}).code, 0);
+    let ask = |url: &str, root: &TestTls| {
+        root.write("ca.pem", &root.root_pem());
+        run(mayfly(["admin", "--admin-url", url])
+            .arg("--admin-ca")
+            .arg(root.file("ca.pem"))
+            .arg("--admin-cert")
+            .arg(server.administrators.file("ada.crt"))
+            .arg("--admin-key")
+            .arg(server.administrators.file("ada.key"))
+            .arg("status"))
+    };
+    let port = server.address.port();
+    let impostor = ask(&format!("https://localhost:{port}"), &TestTls::new());
+    assert_eq!(impostor.code, 4, "{impostor:?}");
+    assert!(impostor.stderr.contains("certificate"), "{impostor:?}");
+    let clear = ask(&format!("http://localhost:{port}"), &TestTls::new());
+    assert_eq!(clear.code, 3, "{clear:?}");
+    assert!(clear.stderr.contains("https://HOST:PORT"), "{clear:?}");
+}
+
+#[test]
 fn another_ca_of_administrators_takes_the_place_of_the_first() {
     let server = Administered::start();
     assert_eq!(server.admin_as(&server.administrators, |_| {}).code, 0);
@@ -171,4 +225,6 @@ fn a_port_of_the_administration_needs_all_that_keeps_others_out() {
     assert!(alone.contains("admin-listen: missing"), "{alone}");
     let half = refused(&["--admin-tls-cert", &path]);
     assert!(half.contains("admin-tls-key: missing"), "{half}");
+    let pair = refused(&["--admin-tls-cert", &path, "--admin-tls-key", &path]);
+    assert!(pair.contains("admin-listen: missing"), "{pair}");
 }
