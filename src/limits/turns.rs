@@ -1,7 +1,7 @@
 //! Turns at what serves only a few at once, such as a key in a device, with a bound on how long anyone waits for one.
 //!
 //! A bound on how *many* wait would have to know how fast the line moves. This one bounds the *time*, and learns it from
-//! those who were turned away: the longer ago the last one was, the longer one may wait, from two turns to sixteen. A burst
+//! those who were turned away: the longer ago the last one was, the longer one may wait, from two turns to twelve. A burst
 //! is waited out. Where more comes than can be served, somebody is turned away every moment, nobody waits longer than two
 //! turns, the newest goes first, and the others are told to come back: waiting would only make all of them late. Whoever is
 //! served then is served almost as fast as without an overload, and the device never idles. As CoDel does for packets (RFC
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 /// The fewest turns that one waits.
 const SHORTEST_WAIT: u32 = 2;
 /// The most turns that one waits.
-const LONGEST_WAIT: u32 = 16;
+const LONGEST_WAIT: u32 = 12;
 /// No bound on the wait in a burst is shorter: below it, the scheduling of threads makes lines.
 const BURST: Duration = Duration::from_millis(30);
 
@@ -214,8 +214,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_served_in_the_order_of_arrival() {
         let turns = Turns::new(1, TURN);
-        let waited = join_all((0..15).map(|_| waits(&turns))).await;
-        let expected: Vec<_> = (0..15).map(|before| Some(TURN * before)).collect();
+        let waited = join_all((0..LONGEST_WAIT).map(|_| waits(&turns))).await;
+        let expected: Vec<_> = (0..LONGEST_WAIT)
+            .map(|before| Some(TURN * before))
+            .collect();
         assert_eq!(waited, expected);
     }
 
@@ -276,7 +278,7 @@ mod tests {
         let (served, _) = summary(&arrive(&turns, 3000, 0.7).await);
         assert!(served >= 98, "{served} of 100");
         sleep(TURN * LONGEST_WAIT * 2).await;
-        let waited = join_all((0..15).map(|_| waits(&turns))).await;
+        let waited = join_all((0..LONGEST_WAIT).map(|_| waits(&turns))).await;
         assert!(
             waited.iter().all(Option::is_some),
             "a burst is taken again: {waited:?}"
