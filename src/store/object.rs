@@ -476,9 +476,9 @@ struct Beside {
 }
 
 impl Beside {
-    /// What was read; nothing when the store did not answer.
-    fn wait(&self) -> Vec<Vec<u8>> {
-        self.segments.recv().unwrap_or_default()
+    /// What was read; nothing when the store did not answer so soon.
+    fn wait(&self, at_most: Duration) -> Vec<Vec<u8>> {
+        self.segments.recv_timeout(at_most).unwrap_or_default()
     }
 }
 
@@ -746,7 +746,9 @@ impl Journal for ObjectJournal {
         if !is_made {
             // Somebody's, or our own by an attempt whose answer was lost, or nobody's: some stores say so when two write at
             // the same moment and neither is through.
-            let mut segments = beside.map(|beside| beside.wait()).unwrap_or_default();
+            // Where this write was shorter than the last, reading has hardly begun.
+            let beside = beside.map(|beside| beside.wait(self.read));
+            let mut segments = beside.unwrap_or_default();
             if segments.is_empty() {
                 segments = self.read_others(number)?;
             }
