@@ -13,8 +13,10 @@ use super::InMemoryKey;
 use super::memory::KeyError;
 
 mod rfc1423;
+mod sealed;
 
 use rfc1423::Rfc1423Error;
+use sealed::SealedError;
 
 /// The largest key file that is read, in bytes. An RSA-4096 key takes 3,300.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -144,7 +146,7 @@ pub enum KeyFileError {
 }
 
 /// Reads a private key from a PEM file: `PRIVATE KEY`, `ENCRYPTED PRIVATE KEY` (PBES2), `EC PRIVATE KEY` or
-/// `RSA PRIVATE KEY`, the last two also as OpenSSL used to encrypt them (RFC 1423, AES).
+/// `RSA PRIVATE KEY`, the last two also as OpenSSL used to encrypt them (RFC 1423, AES), or as cosign seals one.
 ///
 /// Unless `allow_insecure_permissions` is set, the file must be ours or root's, and readable by its owner alone; the process's
 /// own group may read it too, as mounted Kubernetes Secrets have it. Nobody else may be able to replace it.
@@ -201,6 +203,15 @@ pub fn load(
             InMemoryKey::from_der(decrypted.as_bytes())
         }
         "PRIVATE KEY" | "EC PRIVATE KEY" | "RSA PRIVATE KEY" => InMemoryKey::from_der(&der),
+        label if sealed::LABELS.contains(&label) => {
+            let opened = sealed::open(&der, needed()?).map_err(|error| match error {
+                SealedError::WrongPassphrase => KeyFileError::WrongPassphrase(path.to_owned()),
+                SealedError::Form => {
+                    no_key("it is not sealed as cosign does it, with scrypt and a secretbox")
+                }
+            })?;
+            InMemoryKey::from_der(&opened)
+        }
         other => return Err(no_key(&format!("the PEM block is a {other}"))),
     };
     key.map_err(|source| KeyFileError::Unsupported {
@@ -351,6 +362,53 @@ mod tests {
             load(&path, Some(&passphrase("wrong horse")), false),
             Err(KeyFileError::WrongPassphrase(_))
         ));
+    }
+
+    #[test]
+    fn a_key_that_cosign_sealed_is_opened_with_its_passphrase() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.pem");
+        let vector = include_str!("../../tests/vectors/cosign.key.pem");
+        let write = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        };
+        write(vector);
+        let key = load(&path, Some(&passphrase("opensesame")), false).unwrap();
+        let public = include_str!("../../tests/vectors/cosign.pub.pem");
+        assert_eq!(key.public_key_der(), pem::parse(public).unwrap().contents());
+        assert!(matches!(
+            load(&path, None, false),
+            Err(KeyFileError::PassphraseNeeded(_))
+        ));
+        assert!(matches!(
+            load(&path, Some(&passphrase("wrong horse")), false),
+            Err(KeyFileError::WrongPassphrase(_))
+        ));
+        // The label of older releases.
+        write(&vector.replace("SIGSTORE", "COSIGN"));
+        load(&path, Some(&passphrase("opensesame")), false).unwrap();
+
+        let json = pem::parse(vector).unwrap().into_contents();
+        let json = String::from_utf8(json).unwrap();
+        for (from, to) in [
+            ("65536", "65537"),
+            ("65536", "4294967296"),
+            ("\"p\":1", "\"p\":1000000"),
+            ("scrypt", "argon2"),
+            ("nacl/secretbox", "aes"),
+            ("\"nonce\":\"", "\"nonce\":\"AA"),
+            ("{", ""),
+        ] {
+            let block = pem::Pem::new("ENCRYPTED SIGSTORE PRIVATE KEY", json.replacen(from, to, 1));
+            write(&pem::encode(&block));
+            let refused = load(&path, Some(&passphrase("opensesame")), false).unwrap_err();
+            let refused = refused.to_string();
+            assert!(
+                refused.contains("not sealed as cosign does it"),
+                "{to}: {refused}"
+            );
+        }
     }
 
     #[test]
