@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -216,8 +216,7 @@ impl ClientCertVerifier for TlsCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = default_provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, &algorithms)
+        verify_tls12_signature(message, certificate, signature, &algorithms())
     }
 
     fn verify_tls13_signature(
@@ -226,15 +225,17 @@ impl ClientCertVerifier for TlsCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = default_provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, &algorithms)
+        verify_tls13_signature(message, certificate, signature, &algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        algorithms().supported_schemes()
     }
+}
+
+/// The signatures that clients may prove their keys with.
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    default_provider().signature_verification_algorithms
 }
 
 impl fmt::Debug for TlsCertificate {
