@@ -43,6 +43,7 @@ pub mod x509;
 
 // Layer 0: what everything is given.
 pub mod clock;
+pub mod excerpt;
 pub mod hex;
 pub mod metrics;
 pub mod parallel;

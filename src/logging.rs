@@ -22,7 +22,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::clock::{Clock, SystemClock};
-use crate::identity::excerpt::is_invisible;
+use crate::excerpt::is_invisible;
 
 mod writer;
 

@@ -18,8 +18,8 @@ use crate::ca::authority::AuthorityError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
+use crate::excerpt::Excerpt;
 use crate::identity::TokenError;
-use crate::identity::excerpt::Excerpt;
 use crate::limits::{Limited, Scope};
 use crate::reason::Reason;
 

@@ -4,9 +4,9 @@
 
 use x509_parser::prelude::GeneralName;
 
+use crate::excerpt::Excerpt;
 use crate::hex::hex;
 use crate::identity::ci_provider::Purpose;
-use crate::identity::excerpt::Excerpt;
 use crate::identity::{BuildFact, Identity, San};
 use crate::reason::Reason;
 use crate::x509::der::{self, tag};

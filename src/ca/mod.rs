@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::clock::{Clock, ClockGuard, ClockWasSet};
 use crate::ctlog::{CtLog, SubmitError};
-use crate::identity::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use crate::identity::{Identity, RefusedToken, TokenError, TokenVerifier};
 use crate::limits::{Limited, RateLimiter};
 use crate::metrics::{Metrics, Stage};

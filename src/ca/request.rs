@@ -6,8 +6,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::excerpt::Excerpt;
 use crate::identity::Identity;
-use crate::identity::excerpt::Excerpt;
 use crate::reason::Reason;
 use crate::x509::algorithm::{Hash, KeyKind, SignatureScheme};
 use crate::x509::csr::{CertificateRequest, CsrError};

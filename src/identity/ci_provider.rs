@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::excerpt::{Excerpt, is_invisible};
 use super::json::Object;
 use super::template::{Template, TemplateError, TemplateSyntaxError, Values};
 use super::{BuildFact, BuildFacts, San};
+use crate::excerpt::{Excerpt, is_invisible};
 
 mod san;
 

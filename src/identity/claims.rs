@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::ci_provider::CiProvider;
 use super::error::TokenError;
-use super::excerpt::is_invisible;
 use super::json::Object;
 use super::origin::{Origin, Origins};
 use super::{BuildFacts, Identity, Issuer, San};
+use crate::excerpt::is_invisible;
 
 mod build;
 mod email;

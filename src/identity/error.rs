@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ci_provider::ProviderError;
-use super::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use crate::reason::Reason;
 
 /// Why an ID token was not accepted. The texts are fit for the client that sent it.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 
 /// The members of an object, in the order in which they stood.
 pub type Object = Map<String, Value>;

@@ -18,11 +18,11 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::error::TokenError;
-use super::excerpt::Excerpt;
 use super::issuers::Issuers;
 use super::json::{Object, parse_object};
 use super::jws::{Algorithm, UnverifiedToken, names};
 use crate::clock::Clock;
+use crate::excerpt::Excerpt;
 use crate::fetch::{
     AddressPolicy, ClusterFiles, Credential, ExtraRoots, FetchError, FetchRequest, Fetcher,
 };

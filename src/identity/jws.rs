@@ -5,8 +5,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::error::TokenError;
-use super::excerpt::Excerpt;
 use super::json::{Object, parse_object};
+use crate::excerpt::Excerpt;
 
 /// The longest token that is looked at, in octets.
 pub const MAX_TOKEN_OCTETS: usize = 32 * 1024;

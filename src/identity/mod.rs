@@ -8,7 +8,6 @@ pub mod ci_provider;
 pub mod claims;
 pub mod config;
 pub mod error;
-pub mod excerpt;
 pub mod issuers;
 pub mod json;
 pub mod jwks;

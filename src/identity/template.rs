@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::excerpt::Excerpt;
 use super::json::Object;
+use crate::excerpt::Excerpt;
 
 mod syntax;
 

@@ -7,13 +7,13 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use super::error::{RefusedToken, TokenError};
-use super::excerpt::Excerpt;
 use super::issuers::MatchedIssuer;
 use super::json::Object;
 use super::jwks::{KeySource, KeyStatus};
 use super::jws::{Algorithm, UnverifiedToken, names};
 use super::{Identity, Issuer, Issuers, TokenLimits, claims};
 use crate::clock::rfc3339;
+use crate::excerpt::Excerpt;
 
 /// How far the issuer's clock may be ahead of ours, for `nbf`, unless the entry says how far. For `exp` there is no leeway.
 const NOT_BEFORE_LEEWAY: Duration = Duration::minutes(5);

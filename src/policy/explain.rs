@@ -11,7 +11,7 @@ use crate::ca::extensions::{self, Content, EncodingError};
 use crate::ca::profile::ProfileError;
 use crate::ca::request::{PermittedAlgorithms, ProofError};
 use crate::clock::rfc3339;
-use crate::identity::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use crate::identity::issuers::MatchedIssuer;
 use crate::identity::json::Object;
 use crate::identity::origin::{Origin, Origins};

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::explain::Explanation;
-use crate::identity::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 
 impl fmt::Display for Explanation {
     /// In several lines, each with its end. Values of tokens are shown so that they cannot be taken for anything else.

@@ -8,13 +8,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Layer 0: what everything is given.
     ("clock", &[]),
     ("random", &[]),
+    ("excerpt", &[]),
     ("hex", &[]),
     ("parallel", &[]),
     ("reason", &[]),
     ("metrics", &["reason"]),
     ("proto", &[]),
     // Layer 1: the outside world and its formats.
-    ("x509", &["reason"]),
+    ("x509", &["excerpt", "reason"]),
     ("keys", &["metrics", "random", "x509"]),
     ("store", &["hex", "metrics", "reason", "random"]),
     ("fetch", &["reason"]),
@@ -23,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "identity",
         &[
-            "clock", "fetch", "limits", "metrics", "random", "reason", "x509",
+            "excerpt", "clock", "fetch", "limits", "metrics", "random", "reason", "x509",
         ],
     ),
     (
@@ -42,8 +43,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ca",
         &[
-            "hex", "clock", "ctlog", "identity", "keys", "limits", "metrics", "random", "reason",
-            "x509",
+            "excerpt", "hex", "clock", "ctlog", "identity", "keys", "limits", "metrics", "random",
+            "reason", "x509",
         ],
     ),
     ("auditor", &["ca", "ctlog", "hex", "store", "tlog", "x509"]),
@@ -58,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "excerpt",
             "hex",
             "ca",
             "ctlog",
@@ -79,11 +81,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("readiness", &["ca", "ctlog", "identity", "metrics"]),
     (
         "policy",
-        &["api", "ca", "clock", "identity", "reason", "x509"],
+        &[
+            "excerpt", "api", "ca", "clock", "identity", "reason", "x509",
+        ],
     ),
     // Layer 5: puts the parts together.
     ("listener", &["limits", "metrics"]),
-    ("logging", &["clock", "identity"]),
+    ("logging", &["excerpt", "clock"]),
     ("systemd", &[]),
     (
         "reload",
@@ -167,9 +171,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
-            "hex", "admin", "auditor", "bench", "ca", "check", "client", "clock", "config",
-            "ctlog", "dev", "fetch", "identity", "instance", "keys", "logging", "metrics",
-            "policy", "random", "reload", "server", "systemd", "tlog", "trust", "x509", "store",
+            "excerpt", "hex", "admin", "auditor", "bench", "ca", "check", "client", "clock",
+            "config", "ctlog", "dev", "fetch", "identity", "instance", "keys", "logging",
+            "metrics", "policy", "random", "reload", "server", "systemd", "tlog", "trust", "x509",
+            "store",
         ],
     ),
 ];

@@ -4,11 +4,11 @@ use ::url::{Host, Url};
 use serde_json::Value;
 
 use super::super::error::TokenError;
-use super::super::excerpt::Excerpt;
 use super::super::json::Object;
 use super::email::{check_address, is_verified};
 use super::url::{clean, escape_path, is_dot_segment, is_uri_text};
 use super::{invalid, optional_text, required_text};
+use crate::excerpt::Excerpt;
 
 /// Where the subjects of a `uri` issuer lie: every subject is `scheme://authority` and a path.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -14,12 +14,12 @@ use super::finding::{Code, Finding, Place, Severity, closest, misspelt};
 use super::preset::{Preset, PresetProvider};
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
+use crate::excerpt::Excerpt;
 use crate::fetch::{ClusterFiles, ExtraRoots};
 use crate::identity::claims::{
     ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
     UsernameRule,
 };
-use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::{Issuer, Pattern, TokenLimits};
 use crate::identity::jwks::{ClusterAccess, KeyEndpoint, KeyLocation};
 use crate::identity::jws::Algorithm;

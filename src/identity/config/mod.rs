@@ -24,7 +24,7 @@ pub mod source;
 pub use finding::{Code, Finding, Severity};
 pub use source::{Source, SourceError};
 
-use super::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use entry::Entry;
 use finding::{Place, Report, closest};
 use preset::Presets;

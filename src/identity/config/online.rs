@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 
 use super::finding::{Code, Finding, Severity};
 use super::{Source, check, conclude};
+use crate::excerpt::Excerpt;
 use crate::fetch::Fetcher;
-use crate::identity::excerpt::Excerpt;
 use crate::identity::issuers::{Issuer, Issuers};
 use crate::identity::jwks::{KeysFailure, KeysFault, PublishedKeys, published_keys};
 use crate::metrics::Metrics;

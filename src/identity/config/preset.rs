@@ -12,7 +12,7 @@ use super::Checker;
 use super::entry::Entry;
 use super::finding::{Code, closest};
 use super::raw::{self, RawFile, RawMetadata, Text};
-use crate::identity::excerpt::Excerpt;
+use crate::excerpt::Excerpt;
 use crate::identity::json::Object;
 
 /// What an entry must say itself.

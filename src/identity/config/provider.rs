@@ -7,10 +7,10 @@ use super::finding::{Code, Place, Report, closest};
 use super::preset::PresetProvider;
 use super::raw::{RawMetadata, Text};
 use super::{pointer, unknown_keys};
+use crate::excerpt::Excerpt;
 use crate::identity::ci_provider::{
     CiProvider, EXTENSION_TEMPLATES, ProviderMistake, ProviderTexts, Purpose,
 };
-use crate::identity::excerpt::Excerpt;
 
 /// Claims that every token has, so that a default of their name never counts.
 const WELL_KNOWN_CLAIMS: [&str; 5] = ["aud", "exp", "iat", "iss", "sub"];

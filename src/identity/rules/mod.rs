@@ -10,8 +10,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::error::TokenError;
-use super::excerpt::Excerpt;
 use super::json::Object;
+use crate::excerpt::Excerpt;
 
 mod condition;
 mod glob;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::super::excerpt::is_invisible;
 use super::super::json::Object;
+use crate::excerpt::is_invisible;
 
 /// The longest name, as it is written, in octets.
 const MAX_OCTETS: usize = 256;

@@ -3,8 +3,8 @@
 //! Follows Go's lexer and parser (`text/template/parse`) where white space, trimming and quoting are concerned: whatever is
 //! accepted here is accepted there and means the same.
 
-use super::super::excerpt::Excerpt;
 use super::{Expression, Function, Place, Step};
+use crate::excerpt::Excerpt;
 
 /// The longest text of a template, in octets.
 const MAX_OCTETS: usize = 8 * 1024;

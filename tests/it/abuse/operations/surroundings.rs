@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mayfly::dev::oidc::TestClaims;
-use mayfly::identity::excerpt::is_invisible;
+use mayfly::excerpt::is_invisible;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Pieces of a token as they may be shown to its sender and written to a log.
+//! Pieces of what came from outside, as they may be shown to its sender and written to a log.
 
 use std::fmt::{self, Write as _};
 
