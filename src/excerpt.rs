@@ -19,11 +19,7 @@ impl Excerpt {
         for character in characters.by_ref().take(MAX_CHARACTERS) {
             match character {
                 '"' | '\\' => shown.extend(['\\', character]),
-                character if is_invisible(character) => {
-                    // Writing to a `String` does not fail.
-                    let _ = write!(shown, "\\u{:04x}", u32::from(character));
-                }
-                character => shown.push(character),
+                character => put_visible(&mut shown, character),
             }
         }
         shown.push_str(if characters.next().is_some() {
@@ -51,6 +47,25 @@ impl From<&str> for Excerpt {
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A text as it may be shown: whole, and what [`is_invisible`] written as `\uXXXX`.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        put_visible(&mut shown, character);
+    }
+    shown
+}
+
+fn put_visible(shown: &mut String, character: char) {
+    if is_invisible(character) {
+        // Writing to a `String` does not fail.
+        let _ = write!(shown, "\\u{:04x}", u32::from(character));
+    } else {
+        shown.push(character);
     }
 }
 

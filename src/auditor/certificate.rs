@@ -14,6 +14,7 @@ use crate::ctlog::sct::{SignedCertificateTimestamp, TimestampedEntry};
 use crate::hex::hex;
 use crate::tlog::tile::TILE_WIDTH;
 use crate::tlog::tree::{Hash, leaf_hash, sha256, verify_inclusion};
+use crate::x509::name::name_text;
 
 /// The extension with the timestamps.
 const SCT_LIST: &str = "1.3.6.1.4.1.11129.2.4.2";
@@ -109,7 +110,10 @@ impl Stamped {
         let (_, authority) = X509Certificate::from_der(&authority)
             .map_err(|_| AuditError::wrong("the issuing CA's certificate", "it is malformed"))?;
         if authority.subject().as_raw() != self.issuer_name {
-            let what = format!("it is of {}, which is not who signed", authority.subject());
+            let what = format!(
+                "it is of {}, which is not who signed",
+                name_text(authority.subject())
+            );
             return Err(AuditError::wrong("the issuing CA's certificate", what));
         }
         let issuer_key_hash = sha256(&[authority.public_key().raw]);

@@ -11,6 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::ca::extensions;
 use crate::ctlog::sct::{SignedCertificateTimestamp, time_text};
 use crate::hex::hex;
+use crate::x509::name::name_text;
 use crate::x509::spki::SubjectPublicKey;
 
 /// The extension with the timestamps of logs (RFC 6962, section 3.3).
@@ -117,8 +118,8 @@ impl CertificateDetails {
             not_after: instant(end),
             lifetime_seconds: (end - start).whole_seconds(),
             serial: hex(&certificate.serial.to_bytes_be()),
-            subject: certificate.subject().to_string(),
-            authority: certificate.issuer().to_string(),
+            subject: name_text(certificate.subject()),
+            authority: name_text(certificate.issuer()),
             signature_algorithm: algorithm_name(&certificate.signature_algorithm.algorithm),
             public_key: key_name(&certificate),
             public_key_sha256: sha256_hex(certificate.public_key().raw),

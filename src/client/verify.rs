@@ -17,6 +17,7 @@ use crate::ca::tbs::{tbs_of, without_extension};
 use crate::ctlog::sct::{SignedCertificateTimestamp, time_text};
 use crate::hex::hex;
 use crate::tlog::tree::sha256;
+use crate::x509::name::name_text;
 
 /// The critical extensions that are understood here: key usage, extended key usage, basic constraints, names.
 const UNDERSTOOD: [&str; 4] = ["2.5.29.15", "2.5.29.37", "2.5.29.19", "2.5.29.17"];
@@ -220,7 +221,7 @@ fn authority_of<'a>(
         let mut authorities = root.authorities.iter();
         let is_named =
             authorities.any(|authority| authority.chain.issuing().subject_der() == named);
-        let issuer = certificate.issuer();
+        let issuer = name_text(certificate.issuer());
         if is_named {
             format!("it names the CA {issuer}, and is not signed by the trusted CA of that name")
         } else {

@@ -10,6 +10,8 @@ use time::OffsetDateTime;
 use x509_parser::oid_registry as oids;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
+use crate::x509::name::name_text;
+
 /// The label of a certificate's PEM block (RFC 7468, section 5).
 const PEM_LABEL: &str = "CERTIFICATE";
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -175,7 +177,7 @@ impl Certificate {
         Some(Self {
             fingerprint,
             subject_der: parsed.subject().as_raw().to_vec(),
-            subject_text: parsed.subject().to_string(),
+            subject_text: name_text(parsed.subject()),
             common_name: text_of(parsed.subject().iter_common_name().next()),
             organization: text_of(parsed.subject().iter_organization().next()),
             is_self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),

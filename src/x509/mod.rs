@@ -5,6 +5,7 @@ pub mod chain;
 pub mod csr;
 pub mod der;
 pub mod ed25519_point;
+pub mod name;
 pub mod pem;
 pub mod spki;
 #[cfg(test)]
