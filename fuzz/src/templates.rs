@@ -159,7 +159,8 @@ fn look_up(claims: &Map<String, Value>, name: &str) -> Option<Option<String>> {
         Some(Value::Bool(truth)) => Some(Some(truth.to_string())),
         Some(Value::Number(number)) => match number.as_f64() {
             _ if !number.is_f64() => Some(Some(number.to_string())),
-            Some(float) if float.fract() == 0.0 => Some(Some(format!("{float:.0}"))),
+            // The fewest digits that read back as the same number, then zeros, as Go writes it.
+            Some(float) if float.fract() == 0.0 => Some(Some(format!("{float}"))),
             _ => None,
         },
         Some(Value::Null | Value::Array(_) | Value::Object(_)) => None,
