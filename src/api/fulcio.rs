@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -207,7 +208,7 @@ pub(super) async fn issue_over_http(
         too_large: Refusal::body_too_large,
         incomplete: Refusal::body_incomplete,
     };
-    let body = read_body(api, announced, body, limit);
+    let body = pin!(read_body(api, announced, body, limit));
     let decode = |body: &[u8]| {
         let values = head.headers().get_all(AUTHORIZATION);
         let tokens = values.map(HeaderValue::as_bytes).collect();
@@ -235,11 +236,11 @@ pub(super) struct Caller {
 pub(super) async fn issue(
     api: &Api,
     caller: &Caller,
-    body: impl Future<Output = Result<Vec<u8>, Refusal>>,
+    body: impl Future<Output = Result<Vec<u8>, Refusal>> + Unpin,
     decode: impl FnOnce(&[u8]) -> Result<SigningRequest, Refusal>,
 ) -> Result<IssuedCertificate, Refusal> {
     let start = Instant::now();
-    let result = survive(api, serve(api, caller, body, decode)).await;
+    let result = survive(api, pin!(serve(api, caller, body, decode))).await;
     let result = result.and_then(|served| served);
     match &result {
         Ok(issued) => {
@@ -273,7 +274,7 @@ pub(super) async fn issue(
 async fn serve(
     api: &Api,
     caller: &Caller,
-    body: impl Future<Output = Result<Vec<u8>, Refusal>>,
+    body: impl Future<Output = Result<Vec<u8>, Refusal>> + Unpin,
     decode: impl FnOnce(&[u8]) -> Result<SigningRequest, Refusal>,
 ) -> Result<IssuedCertificate, Refusal> {
     if let Some(client) = caller.address {
@@ -288,7 +289,7 @@ async fn serve(
     drop(body);
     api.metrics.stage(Stage::Parse, start.elapsed());
     match deadline
-        .of(api.ca.issue(request), Refusal::deadline)
+        .of(pin!(api.ca.issue(request)), Refusal::deadline)
         .await?
     {
         Ok(issued) => Ok(issued),
@@ -363,10 +364,9 @@ pub(super) struct BodyLimit {
 pub(super) async fn read_body<E>(
     api: &Api,
     announced: Option<u64>,
-    body: impl Stream<Item = Result<Bytes, E>>,
+    mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     limit: BodyLimit,
 ) -> Result<Vec<u8>, Refusal> {
-    let mut body = std::pin::pin!(body);
     let too_large = || (limit.too_large)(limit.octets);
     if announced.is_some_and(|length| length > limit.octets as u64) {
         return Err(too_large());
@@ -392,6 +392,19 @@ pub(super) async fn read_body<E>(
 mod tests {
     use super::*;
     use crate::x509::chain::certificate_pem;
+
+    /// The size of the future that a handler returns.
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_request_holds_while_it_waits_is_small() {
+        // Each async function has room twice for a future that it is handed by value, so a few layers make it a hundred KiB:
+        // copied for every request, and touched anew by every one of many connections.
+        let size = size_of_future(signing_cert);
+        assert!(size <= 8 << 10, "{size}");
+    }
 
     #[test]
     fn an_answer_is_the_json_of_its_three_certificates() {

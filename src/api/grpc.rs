@@ -4,6 +4,7 @@
 //! message in, one message out. tonic would read calls before we could look, so that only the streams of reflection are its.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -187,7 +188,7 @@ where
     }
     let method = Method::of_path(call.head.uri.path());
     let result = match method {
-        Some(method) => survive(api, call.reply(method, body))
+        Some(method) => survive(api, pin!(call.reply(method, body)))
             .await
             .and_then(|reply| reply),
         None => Err(Refusal::unimplemented("unknown method")),
@@ -293,7 +294,7 @@ impl Call<'_> {
             let message = frame::message(body)?;
             Ok(decoding::decode_grpc(message, tokens, authorizations)?)
         };
-        let issued = fulcio::issue(self.api, &caller, self.body(body), decode).await?;
+        let issued = fulcio::issue(self.api, &caller, pin!(self.body(body)), decode).await?;
         let start = Instant::now();
         let message = self.api.documents.messages.signing_certificate(&issued);
         self.api.metrics.stage(Stage::Encode, start.elapsed());
@@ -319,7 +320,9 @@ impl Call<'_> {
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        deadline.of(self.body(body), Refusal::body_too_slow).await?
+        deadline
+            .of(pin!(self.body(body)), Refusal::body_too_slow)
+            .await?
     }
 
     /// When the answer is due: by the client's word, but never later than for others.

@@ -61,9 +61,11 @@ impl Deadline {
     }
 
     /// What a future comes to by then; else the refusal, or that the client has given up, if it has.
+    ///
+    /// The caller pins the future: one that is handed over whole has room in this one twice, and is copied.
     async fn of<T>(
         self,
-        future: impl Future<Output = T>,
+        future: impl Future<Output = T> + Unpin,
         refusal: fn() -> Refusal,
     ) -> Result<T, Refusal> {
         let late = || {
@@ -313,8 +315,9 @@ async fn guard<B: MessageBody + 'static>(
 
 /// Counts a panic, and turns it into a refusal: one request that meets a defect must not take others with it.
 ///
-/// What the future shares with others is behind locks that outlive a panic, or was not begun to be changed.
-async fn survive<T>(api: &Api, future: impl Future<Output = T>) -> Result<T, Refusal> {
+/// What the future shares with others is behind locks that outlive a panic, or was not begun to be changed. The caller pins
+/// it, as for [`Deadline::of`].
+async fn survive<T>(api: &Api, future: impl Future<Output = T> + Unpin) -> Result<T, Refusal> {
     let result = AssertUnwindSafe(future).catch_unwind().await;
     result.map_err(|_| {
         api.metrics.panicked();
