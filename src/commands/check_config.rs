@@ -21,6 +21,9 @@ use crate::server::Environment;
 /// The arguments of `mayfly check-config`.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
+    /// The same as --identity-config, and before it
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
     #[command(flatten)]
     paths: ConfigPaths,
     /// A file with the passphrase of the CA's key and the log's key
@@ -69,13 +72,13 @@ fn code(text: &str) -> Result<Code, String> {
 
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Failure> {
     let mut findings = Vec::new();
-    let path = match &arguments.paths.identity_config {
+    let path = match arguments.identity_config() {
         Some(path) if !arguments.paths.names_server() => Some(path.clone()),
         given => {
             let check = arguments.check_server(environment)?;
             findings = check.findings;
             let configured = check.config.map(|config| config.identity_config);
-            given.clone().or(configured)
+            given.cloned().or(configured)
         }
     };
     // Without settings that hold up, nobody knows where it is.
@@ -155,10 +158,15 @@ fn load(
 }
 
 impl Arguments {
+    fn identity_config(&self) -> Option<&PathBuf> {
+        self.path.as_ref().or(self.paths.identity_config.as_ref())
+    }
+
     /// Checks the server's own configuration; online it asks the logs of others too.
     fn check_server(&self, environment: &Environment) -> Result<ServerCheck, Failure> {
         let settings = Settings {
             ca_key_password_file: self.ca_key_password_file.clone(),
+            identity_config: self.identity_config().cloned(),
             ..self.paths.settings()
         };
         let runtime = tokio::runtime::Builder::new_current_thread()

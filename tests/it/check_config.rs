@@ -47,6 +47,17 @@ fn check(fixture: &Path, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
+fn the_path_may_stand_without_its_flag() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/MF101-unknown-key");
+    let mut command = mayfly(["check-config", "identity.yaml"]);
+    // What is written on the command line is meant, whatever the environment says.
+    command.env("MAYFLY_IDENTITY_CONFIG", "elsewhere.yaml");
+    let outcome = run(command.current_dir(&fixture));
+    let expected = std::fs::read_to_string(fixture.join("expected.txt")).unwrap();
+    assert_eq!(outcome.stdout + &outcome.stderr, expected);
+}
+
+#[test]
 fn every_code_is_found_where_it_stands() {
     let mut seen = BTreeSet::new();
     for fixture in fixtures() {

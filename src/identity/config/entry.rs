@@ -14,7 +14,7 @@ use super::finding::{Code, Finding, Place, Severity, closest, misspelt};
 use super::preset::{Preset, PresetProvider};
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
-use crate::excerpt::Excerpt;
+use crate::excerpt::{Excerpt, is_invisible};
 use crate::fetch::{ClusterFiles, ExtraRoots};
 use crate::identity::claims::{
     ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
@@ -403,6 +403,12 @@ impl Checker<'_, '_> {
             if value.trim().is_empty() {
                 self.at(Code::NoAudience, entry, field, audience, message)
                     .help(help);
+                return None;
+            }
+            if value.trim() != value || value.chars().any(is_invisible) {
+                let message = format!("{field} {} is the `aud` of no token", Excerpt::new(value));
+                self.at(Code::NoAudience, entry, field, audience, message)
+                    .help("white space around it, and characters that nobody sees, count as any other");
                 return None;
             }
             let place = entry.place();

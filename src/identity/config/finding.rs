@@ -68,7 +68,7 @@ codes! {
     Duplicate = "MF102" Error "a key, an issuer with its audience, or an id stands twice",
     UnknownType = "MF103" Error "the type is missing or unknown",
     CiProvider = "MF104" Error "ci-provider is missing, names nothing, or has no effect",
-    NoAudience = "MF105" Error "the audience is missing or empty",
+    NoAudience = "MF105" Error "the audience is missing, empty, or one that no token has",
     KeyDiffers = "MF106" Error "the entry's key is another URL than its issuer-url",
     IssuerUrl = "MF107" Error "the issuer's URL, or its pattern, cannot be used",
     Overlap = "MF108" Error "two patterns match the same URL and none is more specific",

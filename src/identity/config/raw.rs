@@ -197,8 +197,13 @@ pub(super) fn parse<T: DeserializeOwned>(file: usize, text: &str) -> Result<T, U
                 is_duplicate: true,
             };
         }
-        // The place is reported apart from the message.
-        let message = error.to_string();
+        // The place is reported apart from the message. One message speaks of the library's functions.
+        let message = if let serde_saphyr::Error::MultipleDocuments { .. } = &error {
+            "another YAML document begins here: a file has one, and a folder may have several files"
+                .to_owned()
+        } else {
+            error.to_string()
+        };
         let message = message
             .split_once(" at line ")
             .map_or(message.as_str(), |(message, _)| message);
