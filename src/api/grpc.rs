@@ -147,9 +147,9 @@ impl Method {
             }
             Self::GetTrustBundle => (Procedure::GET_TRUST_BUNDLE, "v2_trust_bundle", false),
             Self::GetConfiguration => (Procedure::GET_CONFIGURATION, "v2_configuration", false),
-            Self::HealthCheck => (Procedure::HEALTH_CHECK, "healthz", true),
-            Self::HealthList => (Procedure::HEALTH_LIST, "healthz", true),
-            Self::HealthWatch => (Procedure::HEALTH_WATCH, "healthz", true),
+            Self::HealthCheck => (Procedure::HEALTH_CHECK, Endpoint::HEALTHZ, true),
+            Self::HealthList => (Procedure::HEALTH_LIST, Endpoint::HEALTHZ, true),
+            Self::HealthWatch => (Procedure::HEALTH_WATCH, Endpoint::HEALTHZ, true),
             Self::Reflection => (Procedure::REFLECTION, "reflection", true),
         };
         (procedure, Endpoint::new(name, Some(procedure), is_quiet))

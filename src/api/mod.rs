@@ -142,7 +142,7 @@ pub struct Endpoint {
     pub name: &'static str,
     /// The gRPC procedure with the same meaning.
     pub procedure: Option<Procedure>,
-    /// Whether the log line of a request is only for debugging.
+    /// Whether the log line of a request that succeeds is only for debugging.
     pub is_quiet: bool,
 }
 
@@ -154,6 +154,14 @@ impl Endpoint {
             is_quiet,
         }
     }
+
+    /// Whether that holds for any answer: of probes, as the log says once that what they look at has changed.
+    fn is_probe(&self) -> bool {
+        self.name == Self::HEALTHZ || self.name == Self::READYZ
+    }
+
+    const HEALTHZ: &str = "healthz";
+    const READYZ: &str = "readyz";
 
     /// What no route has taken.
     pub const OTHER: Self = Self::new("other", None, false);
@@ -185,9 +193,13 @@ impl Endpoint {
                 Some(Procedure::V1_GET_ROOT_CERTIFICATE),
                 false,
             ),
-            ops::HEALTHZ | ops::LIVEZ => Self::new("healthz", Some(Procedure::HEALTH_CHECK), true),
-            ops::READYZ => Self::new("readyz", None, true),
+            ops::HEALTHZ | ops::LIVEZ => {
+                Self::new(Self::HEALTHZ, Some(Procedure::HEALTH_CHECK), true)
+            }
+            ops::READYZ => Self::new(Self::READYZ, None, true),
             ops::OPENAPI => Self::new("openapi", None, true),
+            // Routes that only `mayfly dev` has, which asks its own issuers for their keys.
+            _ if path.starts_with("/dev/") => Self::new(Self::OTHER.name, None, true),
             _ if path.starts_with("/ct/") => Self::new(ct::endpoint_name(path), None, true),
             _ => trust::endpoint_name(path).map_or(Self::OTHER, |name| Self::new(name, None, true)),
         }

@@ -243,7 +243,7 @@ fn account<B: MessageBody>(
         user_agent: user_agent.and_then(|value| value.to_str().ok()),
         issued: request.extensions().get::<IssuedLine>().cloned(),
         refused,
-        is_quiet: endpoint.is_quiet && observed.status < 400,
+        is_quiet: endpoint.is_quiet && (observed.status < 400 || endpoint.is_probe()),
     };
     line.write(api);
 }

@@ -156,11 +156,14 @@ impl TrustSite {
             let repository = &signed.repository;
             let (targets, now) = (material.targets()?, self.clock.now());
             match signed.sign(&targets, now) {
-                Ok(Signing::Done(refreshed)) if refreshed.is_changed => tracing::info!(
-                    event = "trust_signed",
-                    is_content_changed = refreshed.is_content_changed,
-                    "the TUF repository is signed anew"
-                ),
+                // That a new instance has one is no news.
+                Ok(Signing::Done(refreshed)) if refreshed.is_changed && !refreshed.is_first() => {
+                    tracing::info!(
+                        event = "trust_signed",
+                        is_content_changed = refreshed.is_content_changed,
+                        "the TUF repository is signed anew"
+                    );
+                }
                 Ok(Signing::Done(_)) => {}
                 Ok(Signing::Elsewhere) => {
                     if !repository.is_current(&targets, now)? {

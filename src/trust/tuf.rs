@@ -121,6 +121,14 @@ pub struct Refreshed {
     pub roles: Vec<RoleState>,
 }
 
+impl Refreshed {
+    /// Whether no client can have seen any other version.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.roles.iter().all(|role| role.version == 1)
+    }
+}
+
 /// A role's metadata.
 #[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
 pub struct RoleState {
@@ -836,14 +844,14 @@ mod tests {
     #[test]
     fn what_has_not_changed_is_not_signed_and_what_has_goes_up() {
         let (_folder, repository) = created();
-        refresh(&repository, "one", now());
+        assert!(refresh(&repository, "one", now()).is_first());
         let before = repository.files().unwrap();
         let nothing = refresh(&repository, "one", now() + Duration::days(6));
         assert!(!nothing.is_changed);
         assert_eq!(repository.files().unwrap(), before);
 
         let changed = refresh(&repository, "two", now() + Duration::days(6));
-        assert!(changed.is_changed && changed.is_content_changed);
+        assert!(changed.is_changed && changed.is_content_changed && !changed.is_first());
         assert_eq!(versions(&changed), [1, 2, 2, 2]);
         assert_eq!(checked(&repository)["trusted_root.json"], b"two");
         // Who was led to the old ones finds them.

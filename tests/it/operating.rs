@@ -375,6 +375,32 @@ fn the_self_test_passes() {
 }
 
 #[test]
+fn what_a_throw_away_server_asks_itself_is_not_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"];
+    let process = Process::start(mayfly(["dev"]).args(local).current_dir(&folder));
+    let discovery = Request::get("/dev/oidc/.well-known/openid-configuration");
+    assert_eq!(http::send(process.address, &discovery).status, 200);
+    // Until then it fetches the keys of its own issuers, and a stop would break that off.
+    wait_for("the first checks", || {
+        let ready = http::send(process.address, &Request::get("/readyz"));
+        (ready.status == 200).then_some(())
+    });
+    process.terminate();
+    let (code, lines) = process.end();
+    assert_eq!(code, 0);
+    let lines: Vec<Value> = lines
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let events: Vec<&str> = lines
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(events, ["started", "stopping", "stopped"]);
+}
+
+#[test]
 fn a_stop_finishes_the_request_that_has_begun() {
     let trusting = Trusting::new();
     let process = Process::start(&mut trusting.instance.serve());
