@@ -488,7 +488,7 @@ impl Shared {
             return Ok(client.clone());
         }
         let client = self.build_client(&rules).map_err(|error| {
-            tracing::error!(%error, "no TLS client can be made; are the system's root certificates installed?");
+            tracing::error!(event = "tls_client_failed", %error, "no TLS client can be made; are the system's root certificates installed?");
             FetchError::Tls
         })?;
         clients.insert(rules, client.clone());
@@ -571,7 +571,7 @@ fn read_small(path: &Path) -> Result<Option<String>, FetchError> {
 
 /// The path is for the operator's eyes: the error is told to clients.
 fn unreadable(path: &Path, why: impl fmt::Display) -> FetchError {
-    tracing::warn!(path = %path.display(), %why, "a file that the cluster's API server is asked with cannot be used");
+    tracing::warn!(event = "cluster_file_unusable", path = %path.display(), %why, "a file that the cluster's API server is asked with cannot be used");
     FetchError::ClusterFiles
 }
 

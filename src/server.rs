@@ -366,6 +366,7 @@ impl Parts {
                 match log.store_issuers(authority.chain()) {
                     // They are stored before the first entry that needs them; until then the log can be read.
                     Err(error) if error.is_passing() => tracing::error!(
+                        event = "log_issuers_not_stored",
                         error = error.to_string(),
                         "the CA's certificates cannot be stored in the log"
                     ),

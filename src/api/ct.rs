@@ -81,6 +81,7 @@ impl LogSite {
             ),
             Err(error) => {
                 tracing::error!(
+                    event = "log_not_read",
                     error = error.to_string(),
                     path,
                     "a file of the log cannot be read"

@@ -510,6 +510,7 @@ impl EmbeddedLog {
                     Err(error) => {
                         // The next request goes on from here, and tells its client.
                         tracing::error!(
+                            event = "log_not_indexed",
                             error = error.to_string(),
                             "the leaves of the log cannot be indexed"
                         );
@@ -524,6 +525,7 @@ impl EmbeddedLog {
                 .spawn(fill);
             if let Err(error) = spawned {
                 tracing::warn!(
+                    event = "log_not_indexed",
                     error = error.to_string(),
                     "no thread to index the leaves of the log; requests do it"
                 );

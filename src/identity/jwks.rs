@@ -736,17 +736,17 @@ impl Entry {
         match outcome {
             Ok(keys) => {
                 if state.failure.take().is_some() {
-                    tracing::info!(%issuer, "the issuer's keys can be fetched again");
+                    tracing::info!(event = "issuer_back", %issuer, "the issuer's keys can be fetched again");
                 }
                 let previous = self.keys.swap(Some(Arc::clone(keys)));
                 if let Some(from) = previous.and_then(|previous| previous.location.clone())
                     && let Some(to) = keys.location.as_ref().filter(|to| **to != from)
                 {
-                    tracing::info!(%issuer, %from, %to, "issuer moved its key set");
+                    tracing::info!(event = "issuer_moved", %issuer, %from, %to, "issuer moved its key set");
                 }
             }
             Err(failure) => {
-                tracing::warn!(%issuer, why = %failure.why, "fetching the issuer's keys failed");
+                tracing::warn!(event = "issuer_failed", %issuer, why = %failure.why, "fetching the issuer's keys failed");
                 state.failure = Some((now, failure.clone()));
             }
         }
@@ -1065,6 +1065,7 @@ fn read_key_set(bytes: &[u8], issuer: &str) -> Result<Vec<VerificationKey>, Keys
         // One line a set, however many keys there are: the set is a stranger's.
         let (published, used) = (listed.len(), keys.len());
         tracing::warn!(
+            event = "issuer_keys_unused",
             issuer,
             published,
             used,

@@ -409,6 +409,7 @@ impl Log {
             Ok(_) => {}
             Err(PublishError::Store(error)) if error.is_passing() => {
                 tracing::error!(
+                    event = "log_not_published",
                     error = error.to_string(),
                     "the log cannot publish a checkpoint; until it can, readers see the last one"
                 );
@@ -789,6 +790,7 @@ impl Shared {
             || written > ended.saturating_add(MAX_CLOCK_BEHIND_MILLIS);
         if is_off && !self.is_clock_off.swap(is_off, Ordering::AcqRel) {
             tracing::error!(
+                event = "log_clock_off",
                 store = written,
                 own = ended,
                 "the clock differs from that of the log's store by more than 5 s; nothing is signed. Check the time source"

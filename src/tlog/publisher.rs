@@ -492,6 +492,7 @@ impl Publisher {
             Err(error) => {
                 if !self.high_water_failed {
                     tracing::error!(
+                        event = "log_high_water_not_written",
                         error = error.to_string(),
                         "the high-water file of the log cannot be written; a log taken back in time may go unnoticed"
                     );
@@ -637,6 +638,7 @@ impl Failing {
     fn note(failing: &mut Option<Self>, now: Instant, why: &dyn Display) {
         if failing.is_none() {
             tracing::error!(
+                event = "log_not_published",
                 error = why.to_string(),
                 "the log cannot publish a checkpoint; it tries again every second, and soon takes no more entries"
             );
@@ -648,7 +650,10 @@ impl Failing {
     /// Reports the end of the failures, if there were any.
     fn end(failing: &mut Option<Self>) {
         if failing.take().is_some() {
-            tracing::info!("the log publishes checkpoints again");
+            tracing::info!(
+                event = "log_published",
+                "the log publishes checkpoints again"
+            );
         }
     }
 }

@@ -218,6 +218,7 @@ fn read_marks(parts: &LogParts) -> Result<(Arc<str>, TreeHead, Marks), LogError>
         match std::fs::read(path) {
             Ok(note) => waiting.push((name.clone(), verify(&name, &note)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => tracing::warn!(
+                event = "log_high_water_missing",
                 "{name} is missing and begins anew; whether the log was taken back in time cannot be told this once"
             ),
             Err(error) => return Err(StoreError::io(format!("read {name}"))(error).into()),

@@ -337,7 +337,7 @@ impl Sequencer {
                 Ok(commit) => {
                     shared.is_store_full.store(false, Ordering::Release);
                     if shared.is_unanswered.swap(false, Ordering::AcqRel) {
-                        tracing::info!("the log's store answers again");
+                        tracing::info!(event = "log_store_back", "the log's store answers again");
                     }
                     return Ok(commit);
                 }
@@ -349,6 +349,7 @@ impl Sequencer {
                     if began.elapsed() >= timing.append {
                         if !shared.is_unanswered.swap(true, Ordering::AcqRel) {
                             tracing::error!(
+                                event = "log_store_unanswered",
                                 error = why,
                                 "the log's store does not say what became of a segment; entries are refused until it does"
                             );

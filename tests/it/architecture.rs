@@ -263,7 +263,7 @@ fn used_modules(text: &str) -> BTreeMap<String, Vec<usize>> {
     clippy::unwrap_used,
     reason = "without the source there is nothing to test"
 )]
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,6 +1,6 @@
 //! What stands in the documents and examples is what the program does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use mayfly::config::Settings;
@@ -9,6 +9,9 @@ use mayfly::identity::config::preset::PRESETS;
 use mayfly::identity::{Finding, Issuers};
 use mayfly::metrics::{HttpRequest, Issued, IssuerKeys, Metrics, Procedure, Reloadable};
 use mayfly::reason::Reason;
+use regex::Regex;
+
+use crate::architecture::rust_files;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -27,6 +30,48 @@ fn every_reason_has_a_section_and_every_section_a_reason() {
         sections, reasons,
         "docs/refusal-reasons.md, in the order of src/reason.rs"
     );
+}
+
+#[test]
+fn every_log_line_has_an_event_that_the_document_explains() {
+    // The loudest first: that is the one of an event with several.
+    const SEVERITIES: [(&str, &str); 4] = [
+        ("error", "ERROR"),
+        ("warn", "WARNING"),
+        ("info", "INFO"),
+        ("debug", "DEBUG"),
+    ];
+    let mut written = BTreeMap::new();
+    let sources: Vec<String> = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    let event = Regex::new(r#"^\s*event = "([^"]+)""#).unwrap();
+    for (level, severity) in SEVERITIES {
+        let of_requests = Regex::new(&format!(r#"line!\(\s*{level},\s*"([^"]+)""#)).unwrap();
+        let line = Regex::new(&format!(r"tracing::{level}!\(([^;]{{0,200}})")).unwrap();
+        for source in &sources {
+            let source = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for name in of_requests.captures_iter(source) {
+                written.entry(name[1].to_owned()).or_insert(severity);
+            }
+            for line in line.captures_iter(source) {
+                let name = event.captures(&line[1]);
+                let name = name.unwrap_or_else(|| panic!("a line without event: {}", &line[1]));
+                written.entry(name[1].to_owned()).or_insert(severity);
+            }
+        }
+    }
+    assert!(written.contains_key("certificate_issued") && written.len() > 40);
+    let text = read("docs/logs.md");
+    let rows = text.lines().filter_map(|line| {
+        let (event, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+        let severity = rest.split_once(" |")?.0;
+        let is_event = SEVERITIES.iter().any(|(_, known)| *known == severity);
+        is_event.then(|| (event.to_owned(), severity))
+    });
+    let documented: BTreeMap<String, &str> = rows.collect();
+    assert_eq!(documented, written, "docs/logs.md, and the events in src/");
 }
 
 #[test]
