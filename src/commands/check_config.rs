@@ -174,7 +174,7 @@ impl Arguments {
             .build()
             .map_err(Failure::defect)?;
         let now = environment.clock.now();
-        let checking = check(settings, self.paths.config.as_deref(), now);
+        let checking = check(settings, self.paths.file.config.as_deref(), now);
         let mut found = runtime.block_on(checking);
         if let Some(config) = found.config.as_ref().filter(|_| self.online) {
             let parts = RemoteLogParts {

@@ -1,13 +1,13 @@
 //! `mayfly config`: the server's configuration as it would be in force.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Subcommand};
 use serde::Serialize;
 
-use super::{Failure, print};
+use super::{ConfigFile, Failure, print};
 use crate::config::fulcio::{FulcioFlags, Given};
 use crate::config::{ServerConfig, Settings};
 
@@ -31,15 +31,8 @@ pub(super) struct ShowArguments {
     /// Say beside each value where it is from
     #[arg(long)]
     origin: bool,
-    /// The server's configuration [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
-    #[arg(
-        short,
-        long,
-        env = "MAYFLY_CONFIG",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -51,7 +44,7 @@ pub(super) fn run(command: Command, matches: &ArgMatches) -> Result<(), Failure>
     let Command::Show(arguments) = command;
     let ShowArguments {
         origin,
-        config,
+        file: ConfigFile { config },
         settings,
         fulcio,
     } = *arguments;

@@ -204,6 +204,20 @@ impl From<StartError> for Failure {
     }
 }
 
+/// Which file configures the server.
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The server's configuration [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
+    #[arg(
+        short,
+        long,
+        env = "MAYFLY_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    config: Option<PathBuf>,
+}
+
 /// Where the identity configuration is, for the commands that only read it.
 #[derive(Args, Debug)]
 struct ConfigPaths {
@@ -215,15 +229,8 @@ struct ConfigPaths {
         hide_env_values = true
     )]
     identity_config: Option<PathBuf>,
-    /// The server's configuration, which may name it [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
-    #[arg(
-        short,
-        long,
-        env = "MAYFLY_CONFIG",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
     /// The folder that `mayfly init` made [default: /var/lib/mayfly]
     #[arg(
         long,
@@ -248,7 +255,7 @@ impl ConfigPaths {
 
     /// Whether the server's own configuration is named.
     const fn names_server(&self) -> bool {
-        self.config.is_some() || self.data_dir.is_some()
+        self.file.config.is_some() || self.data_dir.is_some()
     }
 
     /// What of the server's settings is said here.
@@ -265,7 +272,7 @@ impl ConfigPaths {
     /// # Errors
     /// When the file cannot be read, or a setting does not hold up.
     fn server_config(&self, settings: Settings) -> Result<ServerConfig, ConfigError> {
-        ServerConfig::new(settings.with_file(self.config.as_deref())?)
+        ServerConfig::new(settings.with_file(self.file.config.as_deref())?)
     }
 
     /// The issuers of the identity configuration.

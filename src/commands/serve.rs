@@ -1,7 +1,6 @@
 //! `mayfly serve`: runs an instance.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Failure, print};
+use super::{ConfigFile, Failure, print};
 use crate::admin::socket::AdminSocket;
 use crate::config::fulcio::{FulcioFlags, Given, Translation};
 use crate::config::{ConfigError, ServerConfig, Settings};
@@ -21,15 +20,8 @@ use crate::systemd::Supervisor;
 /// The arguments of `mayfly serve`.
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The server's configuration [default: /etc/mayfly/mayfly.yaml, else mayfly.yaml in the data folder]
-    #[arg(
-        short,
-        long,
-        env = "MAYFLY_CONFIG",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: ConfigFile,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
@@ -43,7 +35,7 @@ impl Arguments {
     /// What was given, in our words or in Fulcio's.
     fn read(self) -> Result<Given, ConfigError> {
         let program = std::env::args_os().next();
-        let (file, program) = (self.config.as_deref(), program.as_deref());
+        let (file, program) = (self.file.config.as_deref(), program.as_deref());
         Given::read(self.settings, self.fulcio, file, program)
     }
 }
