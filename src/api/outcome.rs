@@ -15,6 +15,7 @@ use crate::api::ErrorDetail;
 use crate::api::request::RequestError;
 use crate::ca::IssueError;
 use crate::ca::authority::AuthorityError;
+use crate::ca::extensions::EncodingError;
 use crate::ca::profile::ProfileError;
 use crate::ca::request::Stage;
 use crate::ctlog::SubmitError;
@@ -74,7 +75,7 @@ impl Code {
 pub struct Refusal {
     code: Code,
     reason: Option<Reason>,
-    /// What clients have always been told at this stage.
+    /// What clients have always been told at this stage; empty where that is `detail` alone.
     fixed: String,
     /// What was wrong with this request; safe to show.
     detail: Option<String>,
@@ -129,6 +130,11 @@ impl Refusal {
         }
     }
 
+    /// A refusal of which clients have always been told `text`, and nothing before it.
+    fn told_as_it_is(code: Code, reason: Reason, text: impl Into<String>) -> Self {
+        Self::new(code, String::new()).with(reason, text.into())
+    }
+
     fn with(mut self, reason: Reason, detail: impl Into<Option<String>>) -> Self {
         self.reason = Some(reason);
         self.detail = detail.into();
@@ -170,7 +176,11 @@ impl Refusal {
     /// The client took its call back before it was read.
     #[must_use]
     pub fn taken_back() -> Self {
-        Self::new(Code::CANCELLED, "context canceled").with(Reason::MalformedRequest, None)
+        Self::told_as_it_is(
+            Code::CANCELLED,
+            Reason::MalformedRequest,
+            "context canceled",
+        )
     }
 
     /// What came is not one message of gRPC.
@@ -189,8 +199,11 @@ impl Refusal {
     /// The client does not wait any longer, as it said.
     #[must_use]
     pub fn given_up() -> Self {
-        Self::new(Code::DEADLINE_EXCEEDED, "context deadline exceeded")
-            .with(Reason::Overloaded, None)
+        Self::told_as_it_is(
+            Code::DEADLINE_EXCEEDED,
+            Reason::Overloaded,
+            "context deadline exceeded",
+        )
     }
 
     /// HTTP/2 carries gRPC, and this request is of something else.
@@ -221,11 +234,11 @@ impl Refusal {
     /// The body did not arrive within the request's deadline.
     #[must_use]
     pub fn body_too_slow() -> Self {
-        Self::new(
+        Self::told_as_it_is(
             Code::DEADLINE_EXCEEDED,
+            Reason::MalformedRequest,
             "the request's body did not arrive in time",
         )
-        .with(Reason::MalformedRequest, None)
     }
 
     /// The request was not served within its deadline.
@@ -248,8 +261,11 @@ impl Refusal {
     /// The connection ended before the body did.
     #[must_use]
     pub fn body_incomplete() -> Self {
-        Self::new(Code::INVALID_ARGUMENT, "the request's body is incomplete")
-            .with(Reason::MalformedRequest, None)
+        Self::told_as_it_is(
+            Code::INVALID_ARGUMENT,
+            Reason::MalformedRequest,
+            "the request's body is incomplete",
+        )
     }
 
     /// There is no service of the name that a health check asks for.
@@ -320,6 +336,7 @@ impl Refusal {
     #[must_use]
     pub fn message(&self, detail: ErrorDetail) -> String {
         match (&self.detail, detail) {
+            (Some(text), _) if self.fixed.is_empty() => text.clone(),
             (Some(text), ErrorDetail::Reason) => format!("{}: {text}", self.fixed),
             _ => self.fixed.clone(),
         }
@@ -410,8 +427,8 @@ impl From<RequestError> for Refusal {
             }
             RequestError::NoKey => Stage::PublicKey.to_string(),
             RequestError::Json(_) => {
-                return Self::new(Code::INVALID_ARGUMENT, error.to_string())
-                    .with(error.reason(), None);
+                let reason = error.reason();
+                return Self::told_as_it_is(Code::INVALID_ARGUMENT, reason, error.to_string());
             }
             RequestError::Protobuf(error) => return Self::malformed_message(error.to_string()),
         };
@@ -435,7 +452,7 @@ impl From<IssueError> for Refusal {
         match error {
             // Clients know the text of a template's error without one before it.
             IssueError::Token(error @ TokenError::Provider(_)) => {
-                Self::new(Code::INVALID_ARGUMENT, error.to_string()).with(error.reason(), None)
+                Self::told_as_it_is(Code::INVALID_ARGUMENT, error.reason(), error.to_string())
             }
             IssueError::Token(error) => {
                 let code = if error.is_unavailable() {
@@ -458,9 +475,12 @@ impl From<IssueError> for Refusal {
                 Self::new(Code::INVALID_ARGUMENT, error.stage().to_string())
                     .with(error.reason(), error.to_string())
             }
+            // The log has no place for the name in it.
+            IssueError::Profile(ProfileError::Identity(error @ EncodingError::NotAscii(_))) => {
+                Self::new(Code::INVALID_ARGUMENT, error.to_string()).with(error.reason(), None)
+            }
             IssueError::Profile(ProfileError::Identity(error)) => {
-                Self::new(Code::INVALID_ARGUMENT, error.to_string())
-                    .with(Reason::TemplateError, None)
+                Self::told_as_it_is(Code::INVALID_ARGUMENT, error.reason(), error.to_string())
             }
             IssueError::Profile(ProfileError::Random(_)) => {
                 Self::new(Code::INTERNAL, text::CA).with(Reason::CaError, None)
@@ -523,5 +543,32 @@ impl From<IssueError> for Refusal {
                 Self::new(code, text::LOG).with(reason, detail.to_owned())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::ci_provider::ProviderError;
+
+    #[test]
+    fn a_text_that_clients_know_as_it_is_stands_in_the_log_too() {
+        let claim = "ref".to_owned();
+        let error = IssueError::Token(ProviderError::Pattern { claim }.into());
+        let expected =
+            "the claim `ref` does not match the pattern that the configuration has for it";
+        let refusal = Refusal::from(error);
+        for detail in [ErrorDetail::Compatible, ErrorDetail::Reason] {
+            assert_eq!(refusal.message(detail), expected);
+        }
+        assert_eq!(refusal.into_refused().detail.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn the_name_of_somebody_does_not_stand_in_the_log() {
+        let error = EncodingError::NotAscii(Excerpt::new("jos\u{e9}@example.com"));
+        let refusal = Refusal::from(IssueError::Profile(error.into()));
+        assert!(refusal.message(ErrorDetail::Reason).contains("example.com"));
+        assert_eq!(refusal.into_refused().detail, None);
     }
 }

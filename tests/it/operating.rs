@@ -502,6 +502,7 @@ fn every_request_is_one_line_with_the_documented_keys() {
     };
     assert_eq!(send(trusting.good_request(), "issued"), 200);
     assert_eq!(send(Request::post(V2, "{}"), "refused"), 400);
+    assert_eq!(send(Request::post(V2, "{"), "malformed"), 400);
     let mut unproven = trusting.good_request();
     unproven.body = TestKey::generate()
         .v2("somebody else")
@@ -544,6 +545,12 @@ fn every_request_is_one_line_with_the_documented_keys() {
         ),
         (
             "refused",
+            "WARNING",
+            "request_refused",
+            &["reason", "detail"],
+        ),
+        (
+            "malformed",
             "WARNING",
             "request_refused",
             &["reason", "detail"],
