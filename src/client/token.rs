@@ -34,7 +34,7 @@ pub enum TokenSource {
     Gitlab,
     /// Buildkite: the API of the agent.
     Buildkite,
-    /// `CircleCI`: the command `circleci`.
+    /// CircleCI: the command `circleci`.
     Circleci,
     /// Kubernetes: a projected service account token in a file.
     Kubernetes,
@@ -229,7 +229,7 @@ impl Surroundings<'_> {
     }
 }
 
-/// The command that is there in every job of `CircleCI`.
+/// The command that is there in every job of CircleCI.
 fn circleci(audience: &str) -> Result<String, TokenError> {
     let source = TokenSource::Circleci;
     let claims = json!({ "aud": audience }).to_string();
