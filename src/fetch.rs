@@ -17,13 +17,15 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Response};
+use reqwest::{Client, ClientBuilder, Response};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use url::{Host, Origin, Url};
-use x509_parser::parse_x509_certificate;
 
 pub mod peer;
+mod roots;
+
+pub use roots::{InvalidRoots, TlsRoots};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 3;
@@ -126,41 +128,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     is_global_unicast && !is_protocol_assignment && !is_documentation && !is_6to4
 }
 
-/// Certificates that are trusted for one fetch beside the system's roots.
-#[derive(Clone, Eq, Hash, PartialEq)]
-pub struct ExtraRoots(Vec<Vec<u8>>);
-
-impl ExtraRoots {
-    /// Reads one or more certificates in PEM.
-    ///
-    /// # Errors
-    /// When the text is not PEM, holds anything but certificates, or none.
-    pub fn parse(pem_text: &str) -> Result<Self, InvalidRoots> {
-        let blocks = pem::parse_many(pem_text).map_err(|_| InvalidRoots)?;
-        let is_certificate = |block: &pem::Pem| {
-            block.tag() == "CERTIFICATE"
-                && parse_x509_certificate(block.contents()).is_ok_and(|(rest, _)| rest.is_empty())
-        };
-        if blocks.is_empty() || !blocks.iter().all(is_certificate) {
-            return Err(InvalidRoots);
-        }
-        Ok(Self(
-            blocks.into_iter().map(pem::Pem::into_contents).collect(),
-        ))
-    }
-}
-
-impl Debug for ExtraRoots {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ExtraRoots({} certificates)", self.0.len())
-    }
-}
-
-/// A text is not a list of certificates in PEM.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not one or more PEM blocks of type CERTIFICATE")]
-pub struct InvalidRoots;
-
 /// The files by which the API server of a Kubernetes cluster is reached. They are read for every fetch, because the cluster
 /// replaces them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -200,7 +167,7 @@ pub struct FetchRequest {
     /// Whether `http` will do. Otherwise only `https` is asked.
     pub allow_http: bool,
     /// Roots that are trusted for this fetch, beside the system's. Those of a credential stand in their place.
-    pub extra_roots: Option<Arc<ExtraRoots>>,
+    pub extra_roots: Option<Arc<TlsRoots>>,
     /// The server's credential. With one, no other server is asked.
     pub credential: Option<Credential>,
 }
@@ -368,7 +335,7 @@ struct Shared {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct ClientRules {
     addresses: AddressPolicy,
-    extra_roots: Option<Arc<ExtraRoots>>,
+    extra_roots: Option<Arc<TlsRoots>>,
     /// Without TLS there is no need of the system's roots, which a small container does not have.
     has_tls: bool,
 }
@@ -504,10 +471,8 @@ impl Shared {
         if !rules.has_tls {
             return builder.tls_certs_only([]).build();
         }
-        let roots = rules.extra_roots.iter().flat_map(|roots| &roots.0);
-        let roots = roots
-            .map(|der| Certificate::from_der(der))
-            .collect::<Result<Vec<_>, _>>()?;
+        let roots = rules.extra_roots.as_deref().map(TlsRoots::certificates);
+        let roots = roots.transpose()?.unwrap_or_default();
         builder.tls_certs_merge(roots).build()
     }
 }
@@ -538,7 +503,7 @@ impl Credential {
         }
         if let Some(path) = &files.ca {
             let pem = read_small(path)?.ok_or_else(|| unreadable(path, "it is not there"))?;
-            let roots = ExtraRoots::parse(&pem).map_err(|error| unreadable(path, error))?;
+            let roots = TlsRoots::parse(&pem).map_err(|error| unreadable(path, error))?;
             request.extra_roots = Some(Arc::new(roots));
         }
         let path = &files.token;
@@ -1243,7 +1208,7 @@ mod tests {
     async fn get_over_tls(port: u16, roots: &str) -> Result<Vec<u8>, FetchError> {
         let url = Url::parse(&format!("https://localhost:{port}/")).unwrap();
         let request = FetchRequest {
-            extra_roots: Some(Arc::new(ExtraRoots::parse(roots).unwrap())),
+            extra_roots: Some(Arc::new(TlsRoots::parse(roots).unwrap())),
             ..request(url)
         };
         fetcher().get(request).await
@@ -1259,7 +1224,7 @@ mod tests {
         .await;
         let url = Url::parse(&format!("https://localhost:{}/", server.port)).unwrap();
         let wrong_name = Url::parse(&format!("https://127.0.0.1:{}/", server.port)).unwrap();
-        let roots = Some(Arc::new(ExtraRoots::parse(&pem).unwrap()));
+        let roots = Some(Arc::new(TlsRoots::parse(&pem).unwrap()));
         let fetcher = fetcher();
         let with_roots = |url: &Url| FetchRequest {
             extra_roots: roots.clone(),
@@ -1466,25 +1431,5 @@ mod tests {
         let fetched = get_over_tls(server.port, &certificate.pem()).await;
         assert_eq!(fetched, Err(FetchError::Redirect));
         assert_eq!(server.paths(), ["/"]);
-    }
-
-    #[test]
-    fn roots_are_certificates_in_pem() {
-        let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
-        let pem = certificate.cert.pem();
-        assert_eq!(
-            ExtraRoots::parse(&format!("{pem}{pem}")).unwrap().0.len(),
-            2
-        );
-        let cut = pem::encode(&pem::Pem::new("CERTIFICATE", &certificate.cert.der()[..99]));
-        for text in [
-            "",
-            "text",
-            &certificate.signing_key.serialize_pem(),
-            &cut,
-            &format!("{pem}{cut}"),
-        ] {
-            assert_eq!(ExtraRoots::parse(text).unwrap_err(), InvalidRoots);
-        }
     }
 }

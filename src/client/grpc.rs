@@ -18,6 +18,7 @@ use tower::service_fn;
 use super::certificates::certificates_in;
 use super::request::{Ca, CertificateRequest, Proof, RequestError, pem_text};
 use super::token::innermost;
+use crate::fetch::TlsRoots;
 use crate::proto::fulcio::ca_client::CaClient;
 use crate::proto::fulcio::create_signing_certificate_request::Key;
 use crate::proto::fulcio::credentials::Credentials as Token;
@@ -109,8 +110,9 @@ async fn open(
 }
 
 /// Trusts the system's roots, and these.
-fn tls_config(roots: &[Vec<u8>]) -> Result<Arc<ClientConfig>, rustls::Error> {
+fn tls_config(roots: Option<&TlsRoots>) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let roots = roots.map_or(&[][..], TlsRoots::ders);
     let roots = roots.iter().map(|der| CertificateDer::from(der.clone()));
     let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)

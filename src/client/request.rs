@@ -12,6 +12,7 @@ use url::Url;
 use super::certificates::certificates_in;
 use super::grpc;
 use super::token::innermost;
+use crate::fetch::TlsRoots;
 use crate::keys::{InMemoryKey, SignError, Signer as _};
 use crate::x509::der::{self, tag};
 
@@ -40,8 +41,8 @@ pub struct Ca<'a> {
     pub url: &'a Url,
     /// What asks over HTTP.
     pub http: &'a Client,
-    /// Roots of its TLS certificate beside those of the system, DER; `http` has them already.
-    pub tls_roots: &'a [Vec<u8>],
+    /// Roots of its TLS certificate beside those of the system; `http` has them already.
+    pub tls_roots: Option<&'a TlsRoots>,
 }
 
 /// How a request shows that whoever makes it holds the key.

@@ -1,19 +1,19 @@
 //! `mayfly admin`: asks a running server, at its socket or over TLS.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::header::ACCEPT;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Identity, Method, StatusCode};
+use reqwest::{Client, Identity, Method, StatusCode};
 use serde::Serialize;
 use url::Url;
 
-use super::{Failure, innermost, read};
+use super::{Failure, innermost, read, tls_roots};
 use crate::admin::report::LogFilter;
 use crate::admin::{self, ReloadRequest};
+use crate::fetch::TlsRoots;
 
 /// Longer than anything takes that is asked for here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,21 +82,15 @@ impl RemoteServer {
             let wanted = "give https://HOST:PORT and nothing behind it";
             return Err(Failure::configuration(format!("{url}: {wanted}")));
         }
-        let unusable = |path: &Path, error: &dyn Error| {
-            Failure::configuration(format!("{}: {error}", path.display()))
-        };
         let mut pem = read(key)?;
         pem.extend_from_slice(b"\n");
         pem.extend_from_slice(&read(certificate)?);
         let identity = Identity::from_pem(&pem);
-        let identity = identity.map_err(|error| unusable(certificate, innermost(&error)))?;
-        let roots = match admin_ca {
-            Some(path) => {
-                let roots = Certificate::from_pem_bundle(&read(path)?);
-                Some(roots.map_err(|error| unusable(path, innermost(&error)))?)
-            }
-            None => None,
-        };
+        let identity = identity.map_err(|error| {
+            let why = innermost(&error);
+            Failure::configuration(format!("{}: {why}", certificate.display()))
+        })?;
+        let roots = admin_ca.as_deref().map(tls_roots).transpose()?;
         Ok(Some(Place::Url {
             url: url.clone(),
             identity,
@@ -117,7 +111,7 @@ pub(super) enum Place {
         /// What we show.
         identity: Identity,
         /// Whom the server's certificate must be of, if not of the system's roots.
-        roots: Option<Vec<Certificate>>,
+        roots: Option<TlsRoots>,
     },
 }
 
@@ -137,7 +131,7 @@ impl Place {
             } => {
                 let builder = builder.identity(identity).redirect(Policy::none());
                 let builder = match roots {
-                    Some(roots) => builder.tls_certs_only(roots),
+                    Some(roots) => builder.tls_certs_only(roots.certificates()?),
                     None => builder,
                 };
                 let url = format!("{}{path}", url.as_str().trim_end_matches('/'));

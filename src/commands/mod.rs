@@ -18,7 +18,7 @@ use crate::admin::socket::AdminSocketError;
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, ServerConfig, Settings};
 use crate::excerpt::is_invisible;
-use crate::fetch::{ClusterFiles, SystemResolver};
+use crate::fetch::{ClusterFiles, SystemResolver, TlsRoots};
 use crate::identity::Issuers;
 use crate::logging;
 use crate::random::SystemRandomness;
@@ -372,6 +372,16 @@ macro_rules! say {
     }};
 }
 pub(crate) use say;
+
+/// The roots of a server's TLS certificate in a PEM file.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+fn tls_roots(path: &Path) -> Result<TlsRoots, Failure> {
+    let pem = read(path)?;
+    let roots = TlsRoots::parse(&String::from_utf8_lossy(&pem));
+    roots.map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))
+}
 
 /// Where an error began: of all that its chain says, "connection refused" is what helps.
 fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

@@ -25,7 +25,7 @@ use super::sct::{SctError, SignedCertificateTimestamp};
 use super::{CtLog, Submission, SubmitError};
 use crate::clock::Clock;
 use crate::fetch::peer::{Peer, PeerAnswer, PeerError};
-use crate::fetch::{ExtraRoots, FetchError, Resolver};
+use crate::fetch::{FetchError, Resolver, TlsRoots};
 use crate::metrics::{CtLogMetrics, SubmissionResult};
 use crate::x509::algorithm::KeyKind;
 use crate::x509::chain::CertificateChain;
@@ -189,13 +189,12 @@ impl RemoteLogSettings {
         key.into_iter().chain(tls_ca).collect()
     }
 
-    fn tls_ca(&self) -> Result<Option<ExtraRoots>, RemoteLogError> {
+    fn tls_ca(&self) -> Result<Option<TlsRoots>, RemoteLogError> {
         let Some(path) = &self.tls_ca_file else {
             return Ok(None);
         };
         let roots = read(path).map_err(|error| error.to_string());
-        let roots =
-            roots.and_then(|pem| ExtraRoots::parse(&pem).map_err(|error| error.to_string()));
+        let roots = roots.and_then(|pem| TlsRoots::parse(&pem).map_err(|error| error.to_string()));
         roots.map(Some).map_err(|why| RemoteLogError::File {
             setting: "tls-ca-file",
             path: path.clone(),

@@ -9,11 +9,11 @@ use std::time::Duration;
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, InvalidHeaderValue, RETRY_AFTER,
 };
-use reqwest::{Certificate, Client, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use url::Url;
 
 use super::{
-    AddressPolicy, ExtraRoots, FetchError, GuardedResolver, Resolver, classify, guarded_client,
+    AddressPolicy, FetchError, GuardedResolver, Resolver, TlsRoots, classify, guarded_client,
 };
 
 /// For one connection with its TLS handshake.
@@ -66,7 +66,7 @@ impl Peer {
     pub fn new(
         base: &Url,
         host: Option<&str>,
-        roots: Option<&ExtraRoots>,
+        roots: Option<&TlsRoots>,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, PeerError> {
         let resolver = GuardedResolver {
@@ -75,11 +75,7 @@ impl Peer {
         };
         let builder = guarded_client(resolver, CONNECT_TIMEOUT);
         let builder = match roots {
-            Some(ExtraRoots(ders)) => {
-                let roots = ders.iter().map(|der| Certificate::from_der(der));
-                let roots = roots.collect::<Result<Vec<_>, _>>();
-                builder.tls_certs_only(roots.map_err(PeerError::Client)?)
-            }
+            Some(roots) => builder.tls_certs_only(roots.certificates().map_err(PeerError::Client)?),
             // Without TLS there is no need of the system's roots, which a small container does not have.
             None if base.scheme() == "http" => builder.tls_certs_only([]),
             None => builder,

@@ -24,7 +24,7 @@ use super::jws::{Algorithm, UnverifiedToken, names};
 use crate::clock::Clock;
 use crate::excerpt::Excerpt;
 use crate::fetch::{
-    AddressPolicy, ClusterFiles, Credential, ExtraRoots, FetchError, FetchRequest, Fetcher,
+    AddressPolicy, ClusterFiles, Credential, FetchError, FetchRequest, Fetcher, TlsRoots,
 };
 use crate::metrics::Metrics;
 
@@ -61,7 +61,7 @@ pub struct KeyEndpoint {
     pub issuer: String,
     kind: EndpointKind,
     location: KeyLocation,
-    extra_roots: Option<Arc<ExtraRoots>>,
+    extra_roots: Option<Arc<TlsRoots>>,
     /// Whether it is asked as the API server of a cluster, with its CA and our token.
     cluster: Option<ClusterAccess>,
 }
@@ -160,7 +160,7 @@ impl Eq for KeyEndpoint {}
 impl KeyEndpoint {
     /// The keys of an issuer that is written out. They may lie on a private address, and on http if its URL does.
     #[must_use]
-    pub const fn exact(id: Arc<str>, issuer: String, extra_roots: Option<Arc<ExtraRoots>>) -> Self {
+    pub const fn exact(id: Arc<str>, issuer: String, extra_roots: Option<Arc<TlsRoots>>) -> Self {
         Self {
             id,
             issuer,
@@ -176,7 +176,7 @@ impl KeyEndpoint {
     pub const fn wildcard(
         id: Arc<str>,
         pattern: String,
-        extra_roots: Option<Arc<ExtraRoots>>,
+        extra_roots: Option<Arc<TlsRoots>>,
     ) -> Self {
         Self {
             id,

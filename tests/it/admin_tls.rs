@@ -168,8 +168,8 @@ fn a_connection_is_for_one_request_and_a_certificate_without_a_subject_is_known_
 fn a_server_of_another_ca_and_one_without_tls_are_not_asked() {
     let server = Administered::start();
     assert_eq!(server.admin_as(&server.administrators, |_| {}).code, 0);
-    let ask = |url: &str, root: &TestTls| {
-        root.write("ca.pem", &root.root_pem());
+    let ask = |url: &str, root: &TestTls, pem: &str| {
+        root.write("ca.pem", pem);
         run(mayfly(["admin", "--admin-url", url])
             .arg("--admin-ca")
             .arg(root.file("ca.pem"))
@@ -180,12 +180,22 @@ fn a_server_of_another_ca_and_one_without_tls_are_not_asked() {
             .arg("status"))
     };
     let port = server.address.port();
-    let impostor = ask(&format!("https://localhost:{port}"), &TestTls::new());
+    let (here, other) = (format!("https://localhost:{port}"), TestTls::new());
+    let impostor = ask(&here, &other, &other.root_pem());
     assert_eq!(impostor.code, 4, "{impostor:?}");
     assert!(impostor.stderr.contains("certificate"), "{impostor:?}");
-    let clear = ask(&format!("http://localhost:{port}"), &TestTls::new());
+    let clear = ask(
+        &format!("http://localhost:{port}"),
+        &other,
+        &other.root_pem(),
+    );
     assert_eq!(clear.code, 3, "{clear:?}");
     assert!(clear.stderr.contains("https://HOST:PORT"), "{clear:?}");
+    // Without a root nobody could be trusted: the file is wrong, and not the server.
+    let rootless = ask(&here, &other, "");
+    assert_eq!(rootless.code, 3, "{rootless:?}");
+    let expected = "ca.pem: not one or more PEM blocks of type CERTIFICATE";
+    assert!(rootless.stderr.contains(expected), "{rootless:?}");
 }
 
 #[test]

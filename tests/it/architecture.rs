@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "client",
         &[
-            "ca", "ctlog", "hex", "keys", "proto", "random", "tlog", "x509",
+            "ca", "ctlog", "fetch", "hex", "keys", "proto", "random", "tlog", "x509",
         ],
     ),
     // Layer 4: wire formats.

@@ -15,7 +15,6 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::client::certificates::certificates_in;
 use crate::client::details::CertificateDetails;
 use crate::client::request::{Api, Ca, CertificateRequest, Proof, RequestError, TokenClaims};
 use crate::client::token::{Surroundings, TokenSource};
@@ -23,7 +22,8 @@ use crate::client::trusted_root::TrustedRoot;
 use crate::client::verify::{Check, CheckResult, Question, When, verify};
 use crate::commands::log::{Output, print_json};
 use crate::commands::say;
-use crate::commands::{plain, print, read};
+use crate::commands::{plain, print, read, tls_roots};
+use crate::fetch::TlsRoots;
 use crate::keys::memory::NewKey;
 use crate::keys::{InMemoryKey, Signer as _, file};
 use crate::server::Environment;
@@ -148,8 +148,8 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
         .enable_all()
         .build()
         .map_err(Failure::defect)?;
-    let tls_roots = arguments.tls_roots()?;
-    let http = arguments.http(&tls_roots)?;
+    let tls_roots = arguments.tls_ca.as_deref().map(tls_roots).transpose()?;
+    let http = Arguments::http(tls_roots.as_ref())?;
     let token = runtime.block_on(arguments.token(&http))?;
     let claims = TokenClaims::read(&token).map_err(Failure::operation)?;
     step(
@@ -177,7 +177,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
     let ca = Ca {
         url: &arguments.url,
         http: &http,
-        tls_roots: &tls_roots,
+        tls_roots: tls_roots.as_ref(),
     };
     let certificates = runtime.block_on(request.send(api, &ca));
     let certificates = certificates.map_err(|error| match &error {
@@ -235,30 +235,16 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Result<()
 }
 
 impl Arguments {
-    /// Roots of the CA's TLS certificate beside those of the system, DER.
-    fn tls_roots(&self) -> Result<Vec<Vec<u8>>, Failure> {
-        let Some(path) = &self.tls_ca else {
-            return Ok(Vec::new());
-        };
-        let roots = certificates_in(&read(path)?);
-        roots.map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))
-    }
-
     /// What asks the CA and the endpoints of build services.
-    fn http(&self, tls_roots: &[Vec<u8>]) -> Result<Client, Failure> {
-        let roots = tls_roots
-            .iter()
-            .map(|der| reqwest::Certificate::from_der(der));
-        let roots = roots.collect::<Result<Vec<_>, _>>().map_err(|error| {
-            let path = self.tls_ca.as_deref().unwrap_or_else(|| Path::new(""));
-            Failure::configuration(format!("{}: {error}", path.display()))
-        })?;
+    fn http(tls_roots: Option<&TlsRoots>) -> Result<Client, Failure> {
+        let roots = tls_roots.map(TlsRoots::certificates);
+        let roots = roots.transpose().map_err(Failure::defect)?;
         Client::builder()
             .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
             // A token goes to whom it was meant for, and to nobody else.
             .redirect(Policy::none())
-            .tls_certs_merge(roots)
+            .tls_certs_merge(roots.unwrap_or_default())
             .build()
             .map_err(Failure::defect)
     }

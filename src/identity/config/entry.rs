@@ -15,7 +15,7 @@ use super::preset::{Preset, PresetProvider};
 use super::raw::{RawFile, RawIssuer, Text};
 use super::{Checker, pointer};
 use crate::excerpt::{Excerpt, is_invisible};
-use crate::fetch::{ClusterFiles, ExtraRoots};
+use crate::fetch::{ClusterFiles, TlsRoots};
 use crate::identity::claims::{
     ClaimPath, EmailRule, IdentityRule, InvalidDomain, SUPPORTED_TYPES, SpiffeRule, UriRule,
     UsernameRule,
@@ -274,7 +274,7 @@ impl Checker<'_, '_> {
         &mut self,
         entry: &Entry<'_>,
         url: &str,
-        endpoint: impl Fn(Arc<str>, Option<Arc<ExtraRoots>>) -> KeyEndpoint,
+        endpoint: impl Fn(Arc<str>, Option<Arc<TlsRoots>>) -> KeyEndpoint,
     ) -> Option<Issuer> {
         let rule = self.rule(entry, url);
         let audiences = self.audiences(entry, url);
@@ -425,9 +425,9 @@ impl Checker<'_, '_> {
         Some(audiences)
     }
 
-    fn roots(&mut self, entry: &Entry<'_>) -> Option<Arc<ExtraRoots>> {
+    fn roots(&mut self, entry: &Entry<'_>) -> Option<Arc<TlsRoots>> {
         let pem = entry.raw.ca_cert.as_ref()?;
-        match ExtraRoots::parse(&pem.value) {
+        match TlsRoots::parse(&pem.value) {
             Ok(roots) => {
                 self.roots_end(entry, pem);
                 Some(Arc::new(roots))
