@@ -23,6 +23,8 @@ pub const MAX_SEGMENT_BYTES: usize = 4 << 20;
 /// The most octets of one entry.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
+/// No segment has a larger number or first index: there is always one after it, and clients read sizes with a sign.
+const MAX_NUMBER: u64 = u64::MAX >> 1;
 /// What stands before the hash in what the key signs.
 const SIGNATURE_CONTEXT: &[u8] = b"mayfly segment\0";
 /// The writer's name in our segments.
@@ -123,7 +125,7 @@ impl Segment {
             return Err(SegmentError::BadHash);
         }
         let is_closed = flags & CLOSED != 0;
-        if entries.is_empty() != is_closed {
+        if entries.is_empty() != is_closed || number.max(first_index) > MAX_NUMBER {
             return Err(SegmentError::Malformed);
         }
         Ok(Self {

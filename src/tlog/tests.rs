@@ -11,7 +11,7 @@ use super::checkpoint::{LogIdentity, TreeHead};
 use super::journal::{Draft, Segment, Tip};
 use super::tile::TILE_WIDTH;
 use super::tree::tests::naive_root;
-use super::tree::{leaf_hash, verify_consistency, verify_inclusion};
+use super::tree::{leaf_hash, sha256, verify_consistency, verify_inclusion};
 use super::*;
 use crate::clock::FixedClock;
 use crate::keys::deterministic::DeterministicKey;
@@ -1097,6 +1097,26 @@ fn a_segment_reads_back_as_it_was_sealed() {
         Tip::empty().extend(&segment, &[[0; 32]]).is_err(),
         "another leaf"
     );
+}
+
+#[test]
+fn a_segment_always_has_a_number_after_it() {
+    let sealed = forged(&key(0x11), 5);
+    let is_hash = |at: &usize| sealed[*at..].starts_with(&sha256(&[&sealed[..*at]]));
+    let hashed = (0..sealed.len()).find(is_hash).unwrap();
+    for (what, field) in [("number", 8..16), ("first index", 16..24)] {
+        let with = |number: u64| {
+            let mut bytes = sealed.clone();
+            bytes[field.clone()].copy_from_slice(&number.to_be_bytes());
+            let hash = sha256(&[&bytes[..hashed]]);
+            bytes[hashed..hashed + 32].copy_from_slice(&hash);
+            Segment::decode(&bytes)
+        };
+        with(u64::MAX >> 1).unwrap();
+        for number in [1 << 63, u64::MAX] {
+            assert_eq!(with(number).unwrap_err(), SegmentError::Malformed, "{what}");
+        }
+    }
 }
 
 #[test]
